@@ -1,0 +1,236 @@
+"""The six seams: Model, Tool, Sandbox, Strategy, Verifier, Store; each has a conformance test in `researcher.testing`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from researcher.events import Event, EventBody
+from researcher.types import (
+    Answer,
+    Capabilities,
+    Completion,
+    ModelRequest,
+    Outcome,
+    PassageRef,
+    SourceRef,
+    Task,
+    ToolSpec,
+    Usage,
+    Verdict,
+    Work,
+)
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a call in flight has received so far; still right when the call is cancelled."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    estimated: bool = False
+    on_delta: Callable[[str], None] | None = None
+
+
+class Model(Protocol):
+    """A served language model."""
+
+    @property
+    def uri(self) -> str:
+        """The URI that names it, without any key."""
+        ...
+
+    async def capabilities(self) -> Capabilities:
+        """What the server can do; probed once, then kept."""
+        ...
+
+    async def complete(self, request: ModelRequest, progress: Progress | None = None) -> Completion:
+        """One completion. Raises ModelError. A cancelled call closes its request and gives back its permit."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections, and the server where it is ours."""
+        ...
+
+
+class Source(NamedTuple):
+    """A source a tool hands over for keeping: its text as UTF-8 bytes, and where it came from."""
+
+    ref: SourceRef
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """Data with an origin, never an instruction. `passages` are the numbers by which the model may cite."""
+
+    content: str
+    sources: tuple[Source, ...] = ()
+    passages: tuple[PassageRef, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolContext:
+    """Who calls: the thread, and what it was granted."""
+
+    thread: str
+    granted: frozenset[str] = frozenset()
+
+
+class Tool(Protocol):
+    """A typed async function the model can call. Raises ToolError for what the model should read."""
+
+    @property
+    def spec(self) -> ToolSpec: ...
+
+    async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> ToolResult: ...
+
+    async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ExecRequest:
+    """A script to run. `seconds` and `memory` (bytes) are limits the sandbox enforces."""
+
+    code: str
+    language: str = "python"
+    seconds: float = 5.0
+    memory: int = 256 * 2**20
+    output: int = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    """`status` is one of: ok, error, timeout, oom, output_limit, killed, unsupported."""
+
+    status: str
+    stdout: str = ""
+    error: str = ""
+    seconds: float = 0.0
+    truncated: bool = False
+
+
+class Sandbox(Protocol):
+    """Runs untrusted code. Raises SandboxFault when the runtime itself breaks."""
+
+    async def run(self, request: ExecRequest) -> ExecResult: ...
+
+    async def aclose(self) -> None: ...
+
+
+class Verifier(Protocol):
+    """Checks an answer by a rule."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def verify(self, task: Task, answer: str) -> Verdict:
+        """A verdict; `unverified` when the check could not run. Never raises for a bad answer."""
+        ...
+
+
+class ThreadInfo(NamedTuple):
+    """A thread as strategies see it. `answer` and `canonical` are None until it proposed one."""
+
+    key: str
+    work: Work
+    order: int
+    outcome: Outcome | None
+    answer: str | None
+    canonical: str | None
+    final: str
+    verdict: Verdict | None
+    claims: tuple[str, ...]
+    detail: str
+
+
+class ClaimInfo(NamedTuple):
+    """A claim node: equal claims of several threads are one node."""
+
+    id: str
+    text: str
+    threads: tuple[str, ...]
+    evidence: tuple[Any, ...]
+    verdict: str | None
+
+
+class GraphView(Protocol):
+    """What a strategy may ask of the thought graph; every query is O(result), not O(graph)."""
+
+    def thread(self, key: str) -> ThreadInfo | None: ...
+
+    def threads(self, group: str | None = None) -> Sequence[ThreadInfo]:
+        """Threads in submission order, of one group or all."""
+        ...
+
+    def claim(self, claim_id: str) -> ClaimInfo: ...
+
+    def claims(self) -> Iterable[ClaimInfo]: ...
+
+
+class BudgetLeft(NamedTuple):
+    """What is left of each limit (None: unlimited); `spendable` is False once only the reserve is left."""
+
+    tokens: float | None
+    calls: float | None
+    seconds: float | None
+    cost: float | None
+    spendable: bool
+    exhausted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All a strategy knows when it plans."""
+
+    task: Task
+    graph: GraphView
+    in_flight: Mapping[str, Work]
+    free: int
+    budget: BudgetLeft
+    seed: int = 0
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do next. An `answer` ends the run; an empty plan with nothing in flight is an error."""
+
+    start: tuple[Work, ...] = ()
+    cancel: tuple[str, ...] = ()
+    answer: Answer | None = None
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """A pure planner: no await, no clock, no randomness but the view's seed."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Capability names the model must have."""
+        ...
+
+    def plan(self, view: View) -> Plan: ...
+
+
+class Store(Protocol):
+    """An append-only event log of one run, and its blobs."""
+
+    def append(self, thread: str | None, body: EventBody) -> Event:
+        """The event with its sequence number, at once; durable later."""
+        ...
+
+    async def durable(self, seq: int) -> None:
+        """Return when the event is on disk. Raises StoreError."""
+        ...
+
+    def put_blob(self, data: bytes) -> str:
+        """Store bytes under their sha256 (hex), before any event appended later."""
+        ...
+
+    def get_blob(self, sha256: str) -> bytes: ...
+
+    def read(self, after: int = 0) -> Iterator[Event]: ...
+
+    async def aclose(self) -> None: ...

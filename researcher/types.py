@@ -1,0 +1,256 @@
+"""The nouns that cross module borders: frozen, serialisable, without behaviour."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Literal
+
+import msgspec
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+class Frozen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of all records: immutable, equal by value, encoded without their defaults."""
+
+
+class FinishReason(enum.StrEnum):
+    """Why a completion ended. `truncated` is ours: the stream broke; never reported as `stop`."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+    CONTENT_FILTER = "content_filter"
+    TRUNCATED = "truncated"
+    CANCELLED = "cancelled"
+
+
+class Outcome(enum.StrEnum):
+    """How a thread or a run ended; `failed` never reads as "refuted"."""
+
+    ANSWERED = "answered"
+    EXHAUSTED = "exhausted"  # a limit was reached, or a loop was detected
+    REFUSED = "refused"  # the model declined, or was filtered
+    FAILED = "failed"  # a boundary broke: model, tool, sandbox, store
+    CANCELLED = "cancelled"
+
+
+class VerdictStatus(enum.StrEnum):
+    """What a verifier says. `unverified`: it could not run; that is never "wrong"."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    UNVERIFIED = "unverified"
+
+
+class ToolCall(Frozen):
+    """A call the model asked for; `arguments` is the JSON text as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class Message(Frozen):
+    """One turn of a conversation, in the OpenAI chat vocabulary."""
+
+    role: Role
+    content: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+
+class Usage(Frozen):
+    """Tokens and money of model calls. `cost` in dollars, None where it is not known (never a made-up zero)."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    calls: int = 0
+    cost: float | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and completion tokens together."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        costs = [c for c in (self.cost, other.cost) if c is not None]
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            calls=self.calls + other.calls,
+            cost=sum(costs) if costs else None,
+        )
+
+
+class Tokens(Frozen):
+    """The token ids a message adds to its path.
+
+    `ids[:sampled_from]` were given (template, user, tool results: mask 0), `ids[sampled_from:]` were sampled by
+    the policy (mask 1); `logprobs` (nats) has one value for each sampled id, or none. `rebased`: the server's
+    prompt did not continue the path, so `ids` begins at the start of the conversation.
+    """
+
+    ids: tuple[int, ...]
+    sampled_from: int
+    logprobs: tuple[float, ...] = ()
+    rebased: bool = False
+
+
+class Sampling(Frozen):
+    """How to sample. None leaves the server's default."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    logprobs: bool = False
+    token_ids: bool = False
+
+
+class ToolSpec(Frozen):
+    """A tool as the model sees it; `parameters` is a JSON schema of type object."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
+class ModelRequest(Frozen):
+    """One model call. `affinity` keeps a conversation on the replica that has its prefix cached."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...] = ()
+    sampling: Sampling = Sampling()
+    affinity: str = ""
+    stream: bool = False
+
+
+class Completion(Frozen):
+    """What the model gave. `usage` None: the server did not say. Token ids and logprobs where the server has them."""
+
+    message: Message
+    finish: FinishReason
+    model: str
+    usage: Usage | None = None
+    prompt_ids: tuple[int, ...] | None = None
+    token_ids: tuple[int, ...] | None = None
+    logprobs: tuple[float, ...] | None = None
+    weights: str | None = None
+    attempts: int = 1
+
+
+class Capabilities(Frozen):
+    """What a server can do, probed once; a strategy states what it needs by these names."""
+
+    tools: bool = True
+    reasoning: bool = False
+    token_ids: bool = False
+    logprobs: bool = False
+    streaming: bool = True
+    n: bool = False
+    prefill: bool = False
+    metrics: bool = False
+    context: int | None = None
+
+
+class SourceRef(Frozen):
+    """A stored source: the bytes under `sha256` (hex) and where they came from."""
+
+    sha256: str
+    name: str
+    media_type: str = "text/plain"
+
+
+class PassageRef(Frozen):
+    """A numbered passage a tool showed: characters [start, end) of the source's UTF-8 text."""
+
+    n: int
+    sha256: str
+    start: int
+    end: int
+
+
+class Evidence(Frozen):
+    """A verbatim span: characters [start, end) of the source's UTF-8 text."""
+
+    sha256: str
+    start: int
+    end: int
+
+
+class Verdict(Frozen):
+    """A verifier's word on an answer; `score` in [0, 1] where it has one."""
+
+    status: VerdictStatus
+    by: str
+    score: float | None = None
+    reason: str = ""
+
+
+class Budget(Frozen):
+    """Limits of a run; None is unlimited. `reserve`: the share of each limit kept for the final answer."""
+
+    tokens: int | None = None
+    calls: int | None = None
+    seconds: float | None = None
+    cost: float | None = None
+    reserve: float = 0.1
+
+
+class ThreadLimits(Frozen):
+    """Limits of one thread. `turns` counts model calls."""
+
+    turns: int = 12
+    tokens: int | None = None
+    seconds: float | None = None
+
+
+class Task(Frozen):
+    """A question with what is needed to answer it. `verifier` and `gold` are optional: most questions have neither."""
+
+    question: str
+    tools: tuple[str, ...] = ()
+    verifier: str | None = None
+    gold: str | None = None
+    data: dict[str, Any] = {}
+
+
+class Work(Frozen):
+    """A thread a strategy wants: it starts from `messages` and runs until an answer or a limit.
+
+    `key` is unique in the run and chosen by the strategy, so that starting is idempotent: after a resume the
+    same plan asks for the same keys. `reserved` work may spend the slice kept for the final answer.
+    """
+
+    key: str
+    messages: tuple[Message, ...]
+    role: str = "reasoner"
+    group: str = ""
+    tools: tuple[str, ...] = ()
+    sampling: Sampling = Sampling()
+    limits: ThreadLimits = ThreadLimits()
+    reserved: bool = False
+
+
+class Claim(Frozen):
+    """A sentence a thread reports, with the spans it rests on; without evidence it is only an assertion."""
+
+    text: str
+    evidence: tuple[Evidence, ...] = ()
+
+
+class Answer(Frozen):
+    """The result of a run. `claims` are ids of claim nodes of the graph that it rests on."""
+
+    text: str
+    canonical: str
+    votes: int = 0
+    of: int = 0
+    claims: tuple[str, ...] = ()
+    body: str = ""
+    reason: str = ""

@@ -1,0 +1,1 @@
+"""Sandboxes for the code that reasoners write."""
