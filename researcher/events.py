@@ -33,7 +33,7 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fi
     """Base of the event bodies."""
 
 
-class RunStarted(Body, tag="run_started"):
+class RunStarted(Body, frozen=True, kw_only=True, tag="run_started"):
     """The first event. `strategy` and `params` rebuild the strategy; `seed` is its only randomness."""
 
     task: Task
@@ -46,21 +46,21 @@ class RunStarted(Body, tag="run_started"):
     schema: int = SCHEMA
 
 
-class RunResumed(Body, tag="run_resumed"):
+class RunResumed(Body, frozen=True, kw_only=True, tag="run_resumed"):
     """The run goes on in a new process. `repeated`: calls in flight at the crash, made once more."""
 
     reason: str = ""
     repeated: int = 0
 
 
-class RunSteered(Body, tag="run_steered"):
+class RunSteered(Body, frozen=True, kw_only=True, tag="run_steered"):
     """A person changed the run: `drain`, `abort`, `budget`."""
 
     action: str
     detail: dict[str, Any] = {}
 
 
-class RunFinished(Body, tag="run_finished"):
+class RunFinished(Body, frozen=True, kw_only=True, tag="run_finished"):
     """The last event, unless the run is resumed. `limit` names the limit that ended it, if one did."""
 
     outcome: Outcome
@@ -69,13 +69,13 @@ class RunFinished(Body, tag="run_finished"):
     limit: str | None = None
 
 
-class ThreadStarted(Body, tag="thread_started"):
+class ThreadStarted(Body, frozen=True, kw_only=True, tag="thread_started"):
     """A thread begins with the messages of its work."""
 
     work: Work
 
 
-class ThreadFinished(Body, tag="thread_finished"):
+class ThreadFinished(Body, frozen=True, kw_only=True, tag="thread_finished"):
     """A thread ends. `boundary` names what broke where the outcome is `failed`."""
 
     outcome: Outcome
@@ -83,11 +83,11 @@ class ThreadFinished(Body, tag="thread_finished"):
     boundary: str | None = None
 
 
-class CallStarted(Body, tag="call_started"):
+class CallStarted(Body, frozen=True, kw_only=True, tag="call_started"):
     """A model call was sent; not waited for, so a call in flight at a crash can be counted as repeated."""
 
 
-class MessageAdded(Body, tag="message_added"):
+class MessageAdded(Body, frozen=True, kw_only=True, tag="message_added"):
     """One message after the last of its thread. The last fields are set on messages the model sampled."""
 
     message: Message
@@ -98,7 +98,7 @@ class MessageAdded(Body, tag="message_added"):
     weights: str | None = None
 
 
-class ToolCalled(Body, tag="tool_called"):
+class ToolCalled(Body, frozen=True, kw_only=True, tag="tool_called"):
     """A tool call was dispatched."""
 
     call_id: str
@@ -106,7 +106,7 @@ class ToolCalled(Body, tag="tool_called"):
     arguments: str
 
 
-class ToolReturned(Body, tag="tool_returned"):
+class ToolReturned(Body, frozen=True, kw_only=True, tag="tool_returned"):
     """A tool call ended; its `tool` message follows from it. `status`: ok, error (for the model) or failed."""
 
     call_id: str
@@ -118,19 +118,19 @@ class ToolReturned(Body, tag="tool_returned"):
     seconds: float = 0.0
 
 
-class Scored(Body, tag="scored"):
+class Scored(Body, frozen=True, kw_only=True, tag="scored"):
     """A verifier judged the answer this thread proposed."""
 
     verdict: Verdict
 
 
-class ClaimAdded(Body, tag="claim_added"):
+class ClaimAdded(Body, frozen=True, kw_only=True, tag="claim_added"):
     """The thread reports a claim whose quotes were found in the stored sources (or not: no evidence)."""
 
     claim: Claim
 
 
-class ClaimJudged(Body, tag="claim_judged"):
+class ClaimJudged(Body, frozen=True, kw_only=True, tag="claim_judged"):
     """A judge's word on a claim node: supported, contradicted, qualified, not_found or unverified."""
 
     claim: str
@@ -139,7 +139,7 @@ class ClaimJudged(Body, tag="claim_judged"):
     reason: str = ""
 
 
-class ClaimsMerged(Body, tag="claims_merged"):
+class ClaimsMerged(Body, frozen=True, kw_only=True, tag="claims_merged"):
     """Two claim nodes say the same in other words."""
 
     claim: str
@@ -147,20 +147,20 @@ class ClaimsMerged(Body, tag="claims_merged"):
     by: str = ""
 
 
-class AnswerProposed(Body, tag="answer_proposed"):
+class AnswerProposed(Body, frozen=True, kw_only=True, tag="answer_proposed"):
     """The thread's final answer; `canonical` is the class it votes for."""
 
     text: str
     canonical: str
 
 
-class AnswerAccepted(Body, tag="answer_accepted"):
+class AnswerAccepted(Body, frozen=True, kw_only=True, tag="answer_accepted"):
     """The strategy's answer to the task."""
 
     answer: Answer
 
 
-class BudgetCharged(Body, tag="budget_charged"):
+class BudgetCharged(Body, frozen=True, kw_only=True, tag="budget_charged"):
     """Use that no message carries: failed, cancelled or repeated calls. `estimated`: counted by us, not the server."""
 
     usage: Usage

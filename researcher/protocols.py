@@ -1,4 +1,4 @@
-"""The six seams: Model, Tool, Sandbox, Strategy, Verifier, Store; each has a conformance test in `researcher.testing`."""
+"""The six seams (Model, Tool, Sandbox, Strategy, Verifier, Store); each has a conformance test in `researcher.testing`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from researcher.types import (
     SourceRef,
     Task,
     ToolSpec,
-    Usage,
     Verdict,
     Work,
 )

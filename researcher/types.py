@@ -43,7 +43,7 @@ class VerdictStatus(enum.StrEnum):
     UNVERIFIED = "unverified"
 
 
-class ToolCall(Frozen):
+class ToolCall(Frozen, frozen=True, kw_only=True):
     """A call the model asked for; `arguments` is the JSON text as the model wrote it."""
 
     id: str
@@ -51,7 +51,7 @@ class ToolCall(Frozen):
     arguments: str
 
 
-class Message(Frozen):
+class Message(Frozen, frozen=True, kw_only=True):
     """One turn of a conversation, in the OpenAI chat vocabulary."""
 
     role: Role
@@ -61,7 +61,7 @@ class Message(Frozen):
     tool_call_id: str | None = None
 
 
-class Usage(Frozen):
+class Usage(Frozen, frozen=True, kw_only=True):
     """Tokens and money of model calls. `cost` in dollars, None where it is not known (never a made-up zero)."""
 
     prompt_tokens: int = 0
@@ -86,7 +86,7 @@ class Usage(Frozen):
         )
 
 
-class Tokens(Frozen):
+class Tokens(Frozen, frozen=True, kw_only=True):
     """The token ids a message adds to its path.
 
     `ids[:sampled_from]` were given (template, user, tool results: mask 0), `ids[sampled_from:]` were sampled by
@@ -100,7 +100,7 @@ class Tokens(Frozen):
     rebased: bool = False
 
 
-class Sampling(Frozen):
+class Sampling(Frozen, frozen=True, kw_only=True):
     """How to sample. None leaves the server's default."""
 
     temperature: float | None = None
@@ -112,7 +112,7 @@ class Sampling(Frozen):
     token_ids: bool = False
 
 
-class ToolSpec(Frozen):
+class ToolSpec(Frozen, frozen=True, kw_only=True):
     """A tool as the model sees it; `parameters` is a JSON schema of type object."""
 
     name: str
@@ -120,7 +120,7 @@ class ToolSpec(Frozen):
     parameters: dict[str, Any]
 
 
-class ModelRequest(Frozen):
+class ModelRequest(Frozen, frozen=True, kw_only=True):
     """One model call. `affinity` keeps a conversation on the replica that has its prefix cached."""
 
     messages: tuple[Message, ...]
@@ -130,7 +130,7 @@ class ModelRequest(Frozen):
     stream: bool = False
 
 
-class Completion(Frozen):
+class Completion(Frozen, frozen=True, kw_only=True):
     """What the model gave. `usage` None: the server did not say. Token ids and logprobs where the server has them."""
 
     message: Message
@@ -144,7 +144,7 @@ class Completion(Frozen):
     attempts: int = 1
 
 
-class Capabilities(Frozen):
+class Capabilities(Frozen, frozen=True, kw_only=True):
     """What a server can do, probed once; a strategy states what it needs by these names."""
 
     tools: bool = True
@@ -158,7 +158,7 @@ class Capabilities(Frozen):
     context: int | None = None
 
 
-class SourceRef(Frozen):
+class SourceRef(Frozen, frozen=True, kw_only=True):
     """A stored source: the bytes under `sha256` (hex) and where they came from."""
 
     sha256: str
@@ -166,7 +166,7 @@ class SourceRef(Frozen):
     media_type: str = "text/plain"
 
 
-class PassageRef(Frozen):
+class PassageRef(Frozen, frozen=True, kw_only=True):
     """A numbered passage a tool showed: characters [start, end) of the source's UTF-8 text."""
 
     n: int
@@ -175,7 +175,7 @@ class PassageRef(Frozen):
     end: int
 
 
-class Evidence(Frozen):
+class Evidence(Frozen, frozen=True, kw_only=True):
     """A verbatim span: characters [start, end) of the source's UTF-8 text."""
 
     sha256: str
@@ -183,7 +183,7 @@ class Evidence(Frozen):
     end: int
 
 
-class Verdict(Frozen):
+class Verdict(Frozen, frozen=True, kw_only=True):
     """A verifier's word on an answer; `score` in [0, 1] where it has one."""
 
     status: VerdictStatus
@@ -192,7 +192,7 @@ class Verdict(Frozen):
     reason: str = ""
 
 
-class Budget(Frozen):
+class Budget(Frozen, frozen=True, kw_only=True):
     """Limits of a run; None is unlimited. `reserve`: the share of each limit kept for the final answer."""
 
     tokens: int | None = None
@@ -202,7 +202,7 @@ class Budget(Frozen):
     reserve: float = 0.1
 
 
-class ThreadLimits(Frozen):
+class ThreadLimits(Frozen, frozen=True, kw_only=True):
     """Limits of one thread. `turns` counts model calls."""
 
     turns: int = 12
@@ -210,7 +210,7 @@ class ThreadLimits(Frozen):
     seconds: float | None = None
 
 
-class Task(Frozen):
+class Task(Frozen, frozen=True, kw_only=True):
     """A question with what is needed to answer it. `verifier` and `gold` are optional: most questions have neither."""
 
     question: str
@@ -220,7 +220,7 @@ class Task(Frozen):
     data: dict[str, Any] = {}
 
 
-class Work(Frozen):
+class Work(Frozen, frozen=True, kw_only=True):
     """A thread a strategy wants: it starts from `messages` and runs until an answer or a limit.
 
     `key` is unique in the run and chosen by the strategy, so that starting is idempotent: after a resume the
@@ -237,14 +237,14 @@ class Work(Frozen):
     reserved: bool = False
 
 
-class Claim(Frozen):
+class Claim(Frozen, frozen=True, kw_only=True):
     """A sentence a thread reports, with the spans it rests on; without evidence it is only an assertion."""
 
     text: str
     evidence: tuple[Evidence, ...] = ()
 
 
-class Answer(Frozen):
+class Answer(Frozen, frozen=True, kw_only=True):
     """The result of a run. `claims` are ids of claim nodes of the graph that it rests on."""
 
     text: str
