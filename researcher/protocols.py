@@ -1,4 +1,4 @@
-"""The six seams (Model, Tool, Sandbox, Strategy, Verifier, Store); each has a conformance test in `researcher.testing`."""
+"""The six seams: Model, Tool, Sandbox, Strategy, Verifier, Store. `researcher.testing` has a conformance test for each."""
 
 from __future__ import annotations
 
