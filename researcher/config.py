@@ -1,0 +1,254 @@
+"""The settings of a run: `load_settings(flags={...})` gives defaults < researcher.toml < RESEARCHER_* < flags, checked.
+
+Every value remembers where it came from, so that a mistake is reported as "researcher.toml:4: budget.tokens ...".
+Keys and tokens of model servers are not settings: they stay in the environment and are never printed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, Strict, ValidationError
+
+from researcher.errors import UserError
+from researcher.types import Budget
+
+FILE_NAME = "researcher.toml"
+_PREFIX = "RESEARCHER_"
+_LaxPath = Annotated[Path, Strict(False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class BudgetSettings(_Section):
+    """Limits of a run; a limit that is not set is not there."""
+
+    tokens: PositiveInt | None = None
+    calls: PositiveInt | None = None
+    seconds: PositiveFloat | None = None
+    cost: PositiveFloat | None = None
+    reserve: float = Field(default=0.1, ge=0.0, lt=1.0)
+
+    def to_budget(self) -> Budget:
+        """The same limits as the engine takes them."""
+        return Budget(**self.model_dump())
+
+
+class Settings(_Section):
+    """What `researcher run` needs to know besides the question."""
+
+    model: str | None = None
+    """A model URI; None: a reachable server, else the embedded model."""
+    home: _LaxPath = Field(default_factory=lambda: default_home())
+    """The folder that holds the runs."""
+    docs: _LaxPath | None = None
+    """A folder of documents for the search and read tools."""
+    strategy: str | None = None
+    """The name of a strategy; None: research where there are documents, else vote."""
+    threads: PositiveInt | None = None
+    """How many reasoner threads the strategy may start."""
+    tools: list[str] | None = None
+    """Names of tools; None: search and read where there are documents, else none."""
+    verifier: str | None = None
+    seed: int = 0
+    budget: BudgetSettings = BudgetSettings()
+    params: dict[str, Any] = {}
+    """Parameters of the strategy, as the strategy names them."""
+
+
+class Origin:
+    """Where each value came from, by its dotted name."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, str] = {}
+
+    def put(self, values: Mapping[str, Any], where: str | Mapping[str, str]) -> None:
+        """Record the origin of every leaf: one place for all, or one for each dotted name."""
+        for name in _leaves(values):
+            self._of[name] = where if isinstance(where, str) else where.get(name, "")
+
+    def __getitem__(self, name: str) -> str:
+        return self._of.get(name, "")
+
+
+def default_home() -> Path:
+    """The folder of the runs without a choice: $XDG_DATA_HOME/researcher or ~/.local/share/researcher."""
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "researcher"
+
+
+def load_settings(
+    file: Path | None = None,
+    *,
+    flags: Mapping[str, Any] | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Settings:
+    """The checked settings. `flags` is nested like the file, without what was not given. Raises UserError."""
+    env = os.environ if env is None else env
+    origin, merged = Origin(), dict[str, Any]()
+    path = _config_file(file, env, cwd or Path.cwd())
+    if path is not None:
+        values, lines = read_toml(path)
+        origin.put(values, {name: f"{path}:{line}" for name, line in lines.items()})
+        _merge(merged, values)
+    from_env = dict(_environment(env))
+    for name, value in from_env.items():
+        layer = _nest(name, value)
+        origin.put(layer, f"{_PREFIX}{name.replace('.', '_').upper()}")
+        _merge(merged, layer)
+    if flags:
+        origin.put(flags, {name: flag_name(name) for name in _leaves(flags)})
+        _merge(merged, flags)
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        raise UserError(_explain(error, origin)) from None
+
+
+def flag_name(name: str) -> str:
+    """The command line's option for a dotted setting: `budget.tokens` is `--budget-tokens`."""
+    if name.startswith("params."):
+        return f"--set {name.removeprefix('params.')}"
+    return "--tool" if name == "tools" else "--" + name.replace(".", "-")
+
+
+def literal(text: str) -> Any:
+    """The value that TOML reads in `text` (3, 0.5, true, [1, 2]), else the text itself."""
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text
+
+
+def nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
+    """A half-sentence that helps: `; did you mean tokens?`, else the names there are."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; there is {', '.join(names)}" if names else ""
+
+
+def read_toml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """The values of a TOML file and the line of each dotted name. Raises UserError."""
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: the configuration cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}:{line}: the configuration is not UTF-8 text") from None
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(_syntax(path, text, error)) from None
+    return values, {name: _line_of(text, name) for name in _leaves(values)}
+
+
+def _config_file(file: Path | None, env: Mapping[str, str], cwd: Path) -> Path | None:
+    if file is None and env.get(f"{_PREFIX}CONFIG"):
+        file = Path(env[f"{_PREFIX}CONFIG"])
+    if file is not None:
+        return file
+    found = cwd / FILE_NAME
+    return Path(FILE_NAME) if found.is_file() and cwd == Path.cwd() else found if found.is_file() else None
+
+
+def _environment(env: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    """The dotted names and values of RESEARCHER_* variables that are settings; an empty one is not set."""
+    for field in Settings.model_fields:
+        text = env.get(f"{_PREFIX}{field.upper()}", "")
+        if not text or field in ("budget", "params"):
+            continue
+        if field == "tools":
+            yield field, [part.strip() for part in text.split(",") if part.strip()]
+        else:
+            yield field, literal(text) if field in ("threads", "seed") else text
+    start = f"{_PREFIX}BUDGET_"
+    for name, text in env.items():
+        if name.startswith(start) and text:
+            yield f"budget.{name.removeprefix(start).lower()}", literal(text)
+
+
+def _nest(name: str, value: Any) -> dict[str, Any]:
+    head, _, rest = name.partition(".")
+    return {head: _nest(rest, value)} if rest else {head: value}
+
+
+def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            into[key] = dict(into[key])
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Every dotted name, tables included, since a whole table may be the mistake."""
+    for key, value in values.items():
+        yield prefix + key
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+
+
+def _line_of(text: str, name: str) -> int:
+    """The line on which a dotted name is set, 1 where it cannot be told (a quoted or nested inline key)."""
+    table = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]", line)
+        if header and "=" not in line.split("]")[0]:
+            table = re.sub(r"[\s\"']", "", header.group(1))
+            if table == name:
+                return number
+            continue
+        pair = re.match(r"\s*([\w.\-\"' ]+?)\s*=", line)
+        if pair is None:
+            continue
+        key = re.sub(r"[\s\"']", "", pair.group(1))
+        full = f"{table}.{key}" if table else key
+        if full == name or name.startswith(f"{full}."):
+            return number
+    return 1
+
+
+def _syntax(path: Path, text: str, error: tomllib.TOMLDecodeError) -> str:
+    """One sentence with file, line and, where a key stands on that line, the field."""
+    message = str(error)
+    found = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)
+    lines = text.splitlines()
+    number = int(found.group(1)) if found and found.group(1) else max(len(lines), 1)
+    what = message[: found.start()] if found else message
+    key = re.match(r"\s*([\w.\-]+)\s*=", lines[number - 1]) if number <= len(lines) else None
+    field = f" in {key.group(1)}" if key else ""
+    return f"{path}:{number}: not valid TOML{field}: {what[:1].lower()}{what[1:]}"
+
+
+def _explain(error: ValidationError, origin: Origin) -> str:
+    """One sentence about the first mistake."""
+    first = error.errors(include_url=False)[0]
+    parts = [str(part) for part in first["loc"] if isinstance(part, str)]
+    name = ".".join(parts)
+    where = origin[name] or "the settings"
+    shown = "" if where.startswith(("--", _PREFIX)) else f"{name} "
+    if first["type"] == "extra_forbidden":
+        section = BudgetSettings if parts[0] == "budget" and len(parts) > 1 else Settings
+        return f"{where}: {name} is not a setting{nearest(parts[-1], list(section.model_fields))}"
+    reason = first["msg"].replace("Input should be", "must be")
+    if first["type"] in ("model_type", "dict_type"):
+        reason = "must be a table"
+    return f"{where}: {shown}{reason} (it is {_short(first['input'])})"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import pytest
+
+from researcher.config import Settings, literal, load_settings
+from researcher.errors import UserError
+
+
+def load(
+    tmp_path: Path, text: str = "", *, env: dict[str, str] | None = None, flags: dict[str, object] | None = None
+) -> Settings:
+    if text:
+        (tmp_path / "researcher.toml").write_text(text)
+    return load_settings(flags=flags, env=env or {}, cwd=tmp_path)
+
+
+def test_flags_beat_environment_beats_file_beats_default(tmp_path: Path) -> None:
+    text = 'model = "embedded"\nseed = 1\nthreads = 2\n[budget]\ntokens = 10\ncalls = 20\n[params]\nwidth = 4\n'
+    env = {"RESEARCHER_SEED": "5", "RESEARCHER_BUDGET_CALLS": "30", "RESEARCHER_TOOLS": "search, read"}
+    settings = load(tmp_path, text, env=env, flags={"seed": 9, "budget": {"seconds": 2.5}, "params": {"depth": 1}})
+    assert (settings.model, settings.seed, settings.threads) == ("embedded", 9, 2)
+    assert settings.tools == ["search", "read"]
+    assert settings.params == {"width": 4, "depth": 1}
+    budget = settings.budget.to_budget()
+    assert (budget.tokens, budget.calls, budget.seconds, budget.cost, budget.reserve) == (10, 30, 2.5, None, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model = \n", ":1: not valid TOML in model: invalid value"),
+        ('seed = 1\nmodel = "x\n', ":2: not valid TOML in model"),
+        ("seed = 1\n[budget\n", ":2: not valid TOML"),
+        ("[budget]\n\ntokns = 5\n", ":3: budget.tokns is not a setting; did you mean tokens?"),
+        ("modell = 'embedded'\n", ":1: modell is not a setting; did you mean model?"),
+        ("budget.tokens = 'many'\n", ":1: budget.tokens must be a valid integer (it is 'many')"),
+        ("[params]\nx = 1\n[budget]\ntokens = true\n", ":4: budget.tokens must be a valid integer (it is True)"),
+        ("[budget]\nseconds = 0\n", ":2: budget.seconds must be greater than 0 (it is 0)"),
+        ("tools = ['search', 3]\n", ":1: tools must be a valid string (it is 3)"),
+        ("budget = 5\n", ":1: budget must be a table (it is 5)"),
+    ],
+)
+def test_a_mistake_in_the_file_names_file_line_and_field(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, text)
+    message = str(caught.value)
+    assert f"researcher.toml{said}" in message
+    assert "\n" not in message
+
+
+def test_a_mistake_in_the_environment_or_a_flag_names_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^RESEARCHER_BUDGET_TOKENS: must be greater than 0"):
+        load(tmp_path, env={"RESEARCHER_BUDGET_TOKENS": "0"})
+    with pytest.raises(
+        UserError, match=r"^RESEARCHER_BUDGET_TOKEN: budget.token is not a setting; did you mean tokens"
+    ):
+        load(tmp_path, env={"RESEARCHER_BUDGET_TOKEN": "7"})
+    with pytest.raises(UserError, match=r"^--budget-tokens: must be greater than 0"):
+        load(tmp_path, flags={"budget": {"tokens": 0}})
+
+
+def test_a_named_file_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere.toml: the configuration cannot be read"):
+        load_settings(tmp_path / "nowhere.toml", env={})
+
+
+def test_a_file_that_is_not_text_says_so(tmp_path: Path) -> None:
+    (tmp_path / "researcher.toml").write_bytes(b"seed = 1\nmodel = '\xff'\n")
+    with pytest.raises(UserError, match=r":2: the configuration is not UTF-8 text"):
+        load(tmp_path)
+
+
+def test_the_home_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert load_settings(env={}, cwd=tmp_path).home == tmp_path / "researcher"
+    assert load_settings(env={"RESEARCHER_HOME": "/h"}, cwd=tmp_path).home == Path("/h")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3", 3), ("0.5", 0.5), ("true", True), ("[3, 5]", [3, 5]), ("full", "full"), ("a = 1", "a = 1"), ("", "")],
+)
+def test_a_literal_is_what_toml_reads_or_the_text(text: str, value: object) -> None:
+    assert literal(text) == value
