@@ -1,4 +1,4 @@
-"""The six seams: Model, Tool, Sandbox, Strategy, Verifier, Store. `researcher.testing` has a conformance test for each."""
+"""The six seams: Model, Tool, Sandbox, Strategy, Verifier, Store; `researcher.testing` has conformance tests."""
 
 from __future__ import annotations
 
@@ -194,11 +194,13 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do next. An `answer` ends the run; an empty plan with nothing in flight is an error."""
+    """What to do next. An `answer` or a `failure` (why there can be none) ends the run; a plan of neither, with
+    nothing to start and nothing in flight, is a defect of the strategy."""
 
     start: tuple[Work, ...] = ()
     cancel: tuple[str, ...] = ()
     answer: Answer | None = None
+    failure: str | None = None
 
 
 @runtime_checkable

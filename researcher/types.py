@@ -245,7 +245,11 @@ class Claim(Frozen, frozen=True, kw_only=True):
 
 
 class Answer(Frozen, frozen=True, kw_only=True):
-    """The result of a run. `claims` are ids of claim nodes of the graph that it rests on."""
+    """The result of a run. `claims` are ids of claim nodes of the graph that it rests on.
+
+    `supported`: True where a verifier or a quoted source bears it out, False where one was wanted and is missing
+    (such a run does not read as a success), None where nothing could check it.
+    """
 
     text: str
     canonical: str
@@ -254,3 +258,4 @@ class Answer(Frozen, frozen=True, kw_only=True):
     claims: tuple[str, ...] = ()
     body: str = ""
     reason: str = ""
+    supported: bool | None = None

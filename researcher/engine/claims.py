@@ -1,0 +1,45 @@
+"""From the quotes in a final message to claims that rest on spans of stored sources."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+
+from researcher.graph.quotes import find_quote
+from researcher.strategies.prompts import parse_quotes
+from researcher.types import Claim, Evidence, PassageRef
+
+
+class SourceTexts:
+    """The text of stored sources by sha256, the latest few kept decoded."""
+
+    def __init__(self, get_blob: Callable[[str], bytes], keep: int = 64) -> None:
+        self._get_blob = get_blob
+        self._keep = keep
+        self._texts: OrderedDict[str, str] = OrderedDict()
+
+    def __call__(self, sha256: str) -> str:
+        """The source's text. Raises StoreError where the blob is missing or damaged."""
+        text = self._texts.get(sha256)
+        if text is None:
+            text = self._get_blob(sha256).decode("utf-8")
+            self._texts[sha256] = text
+            if len(self._texts) > self._keep:
+                self._texts.popitem(last=False)
+        return text
+
+
+def claims_of(final: str, passages: Mapping[int, PassageRef], text_of: Callable[[str], str]) -> Iterable[Claim]:
+    """One claim for each quote of a final message; without evidence where the quote is not in what it cites."""
+    for number, quote in parse_quotes(final):
+        passage = passages.get(number)
+        yield Claim(text=quote, evidence=() if passage is None else locate(quote, passage, text_of(passage.sha256)))
+
+
+def locate(quote: str, passage: PassageRef, text: str) -> tuple[Evidence, ...]:
+    """The span of the quote in its passage, else anywhere in the passage's source, else nothing."""
+    if span := find_quote(quote, text[passage.start : passage.end]):
+        return (Evidence(sha256=passage.sha256, start=passage.start + span[0], end=passage.start + span[1]),)
+    if span := find_quote(quote, text):
+        return (Evidence(sha256=passage.sha256, start=span[0], end=span[1]),)
+    return ()

@@ -1,0 +1,217 @@
+"""The door of the engine: `async with Orchestrator(documents="docs") as o: print((await o.answer("...")).answer)`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+from anyio.abc import TaskGroup
+from researcher_tools import open_tools
+from researcher_tools.verifiers import get_verifier
+
+from researcher.engine.budget import Ledger, Prices
+from researcher.engine.claims import SourceTexts
+from researcher.engine.journal import Journal
+from researcher.engine.preflight import check_budget, check_capabilities, check_question, check_tools
+from researcher.engine.reasoner import Shared
+from researcher.engine.run import Run, RunResult
+from researcher.engine.toolbox import Toolbox
+from researcher.errors import UserError
+from researcher.events import BudgetCharged, RunResumed, RunStarted
+from researcher.graph import ThoughtGraph
+from researcher.models.uri import choose_model, open_model
+from researcher.protocols import Model, Sandbox, Strategy, Tool, Verifier
+from researcher.store import RunStore, new_run_id, run_path
+from researcher.strategies.load import load_strategy
+from researcher.types import Budget, Capabilities, Task, Usage
+
+DEFAULT_HOME = Path("~/.researcher")
+
+
+class Orchestrator:
+    """Starts and resumes runs on one model; several runs at once, inside any running asyncio event loop.
+
+    `model`: a URI or a Model; None takes a configured or reachable server, else the embedded model (`notice` says
+    which). `documents`: a folder for the tools `search` and `read`. `tools`: names of built-in tools and tools of
+    your own; None takes every built-in tool that can work here. `concurrency` bounds the threads of one run; how
+    many calls the server gets at once adapts by itself. `stream` None streams where a call may be cut short.
+    """
+
+    def __init__(
+        self,
+        model: str | Model | None = None,
+        *,
+        home: Path | str | None = None,
+        documents: Path | str | None = None,
+        tools: Iterable[str | Tool] | None = None,
+        sandbox: Sandbox | None = None,
+        prices: Prices | None = None,
+        concurrency: int = 10_000,
+        stream: bool | None = None,
+        record_tokens: bool = True,
+    ) -> None:
+        self.home = Path(home if home is not None else DEFAULT_HOME).expanduser()
+        self._model_or_uri = model
+        self._documents = None if documents is None else Path(documents)
+        self._wanted = None if tools is None else list(tools)
+        self._sandbox = sandbox
+        self._prices = prices
+        self._concurrency = concurrency
+        self._stream = stream
+        self._record_tokens = record_tokens
+        self._stack = AsyncExitStack()
+        self._runs: dict[str, Run] = {}
+        self._group: TaskGroup
+        self._toolbox: Toolbox
+        self.model: Model
+        self.capabilities: Capabilities
+        self.notice = ""
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            self._toolbox = Toolbox(await self._open_tools(stack))
+            if self._model_or_uri is None or isinstance(self._model_or_uri, str):
+                choice = await choose_model(self._model_or_uri)
+                self.notice = choice.reason
+                self.model = await stack.enter_async_context(open_model(choice.uri))
+            else:
+                self.model = self._model_or_uri
+            self.capabilities = await self.model.capabilities()
+            self._group = await stack.enter_async_context(anyio.create_task_group())
+            stack.callback(self._abort_all)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._stack.__aexit__(kind, error, trace)
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """The names of the tools that tasks may use."""
+        return tuple(self._toolbox.tools)
+
+    async def start(
+        self,
+        task: Task | str,
+        *,
+        strategy: str = "research",
+        params: Mapping[str, Any] | None = None,
+        budget: Budget = Budget(),
+        seed: int = 0,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """A new run, under way and durable. Raises UserError for input that cannot run."""
+        if isinstance(task, str):
+            task = Task(question=task, tools=("search", "read") if self._documents else ())
+        planner = load_strategy(strategy, params)
+        self._check(task, strategy, planner, budget)
+        run_id = new_run_id()
+        journal = Journal(RunStore.create(run_path(self.home, run_id)), ThoughtGraph())
+        documents = None if self._documents is None else str(self._documents.resolve())
+        began = RunStarted(
+            task=task,
+            strategy=strategy,
+            params=dict(params or {}),
+            model=self.model.uri,
+            seed=seed,
+            budget=budget,
+            settings={"documents": documents, **(settings or {})},
+        )
+        await journal.durable(journal.add(None, began))
+        ledger = Ledger(budget, now=time.monotonic, prices=self._prices)
+        return self._launch(run_id, planner, journal, ledger, began)
+
+    async def resume(self, run_id: str, *, budget: Budget | None = None) -> Run:
+        """The run, going on where its log ends; one that has its answer just gives it. `budget` replaces the old.
+
+        Raises StoreLocked where another process has it open, UserError where there is no such run.
+        """
+        if (live := self._runs.get(run_id)) is not None and not live.ended:
+            return live
+        store = RunStore.open(run_path(self.home, run_id))
+        graph = ThoughtGraph.fold(store.read())
+        began = graph.started
+        if began is None:
+            await store.aclose()
+            raise UserError(f"Run {run_id} was killed before its first event; start it anew.")
+        planner = load_strategy(began.strategy, began.params)
+        self._check(began.task, began.strategy, planner, budget or began.budget)
+        journal = Journal(store, graph)
+        ledger = Ledger(
+            budget or began.budget,
+            now=time.monotonic,
+            used=graph.usage,
+            spent_seconds=graph.seconds,
+            prices=self._prices,
+        )
+        if graph.answer is None:
+            lost = graph.calls_in_flight
+            journal.add(None, RunResumed(repeated=len(lost)))
+            for thread in lost:
+                journal.add(thread, BudgetCharged(usage=Usage(calls=1), reason="lost call", estimated=True))
+            ledger.used = graph.usage
+            await store.durable(graph.seq)
+        return self._launch(run_id, planner, journal, ledger, began)
+
+    async def answer(self, task: Task | str, **options: Any) -> RunResult:
+        """The result of a new run; takes the options of `start`."""
+        return await (await self.start(task, **options)).result()
+
+    def _launch(self, run_id: str, planner: Strategy, journal: Journal, ledger: Ledger, began: RunStarted) -> Run:
+        cancels = bool(getattr(planner, "cancels", True)) or ledger.budget.seconds is not None
+        shared = Shared(
+            journal=journal,
+            model=self.model,
+            capabilities=self.capabilities,
+            ledger=ledger,
+            toolbox=self._toolbox,
+            task=began.task,
+            texts=SourceTexts(journal.store.get_blob),
+            verifier=self._verifier(began.task),
+            record_tokens=self._record_tokens,
+            streaming=cancels if self._stream is None else self._stream,
+        )
+        run = Run(id=run_id, strategy=planner, shared=shared, concurrency=self._concurrency, seed=began.seed)
+        self._runs[run_id] = run
+        self._group.start_soon(self._execute, run)
+        return run
+
+    async def _execute(self, run: Run) -> None:
+        try:
+            await run.execute()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await run.shared.journal.store.aclose()
+
+    def _check(self, task: Task, name: str, strategy: Strategy, budget: Budget) -> None:
+        check_question(task)
+        check_budget(budget, priced=self._prices is not None)
+        check_tools(task, self.tools)
+        check_capabilities(name, strategy, task, self.model.uri, self.capabilities)
+        self._verifier(task)
+
+    @staticmethod
+    def _verifier(task: Task) -> Verifier | None:
+        return None if task.verifier is None else get_verifier(task.verifier)
+
+    async def _open_tools(self, stack: AsyncExitStack) -> dict[str, Tool]:
+        names = [tool for tool in self._wanted or () if isinstance(tool, str)]
+        if self._wanted is None:
+            names = ["search", "read"] if self._documents is not None else []
+            if self._sandbox is not None or find_spec("pydantic_monty") is not None:
+                names.append("python")
+        built_in = await stack.enter_async_context(open_tools(names, documents=self._documents, sandbox=self._sandbox))
+        own = {tool.spec.name: tool for tool in self._wanted or () if not isinstance(tool, str)}
+        return {**built_in, **own}
+
+    def _abort_all(self) -> None:
+        for run in self._runs.values():
+            run.abort()

@@ -1,0 +1,277 @@
+"""One reasoner thread: model call, tool calls, results, again, until an answer, a limit or a loop.
+
+Where it stands is read off its messages, so a thread that a crash cut short goes on with what was recorded:
+the last message decides whether tools are to run, the model is to be asked, or the thread is to be concluded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import anyio
+
+from researcher.engine.boundary import Ending, boundary
+from researcher.engine.budget import Ledger
+from researcher.engine.claims import SourceTexts, claims_of
+from researcher.engine.journal import Journal
+from researcher.engine.loops import WARN, loop, repeats
+from researcher.engine.toolbox import Toolbox
+from researcher.errors import BadResponse, LimitExceeded
+from researcher.events import (
+    AnswerProposed,
+    BudgetCharged,
+    CallStarted,
+    ClaimAdded,
+    MessageAdded,
+    Scored,
+    ThreadFinished,
+    ToolCalled,
+    ToolReturned,
+)
+from researcher.graph.canonical import canonical
+from researcher.protocols import Model, Progress, Verifier
+from researcher.strategies.prompts import parse_answer
+from researcher.types import (
+    Capabilities,
+    Completion,
+    FinishReason,
+    Message,
+    ModelRequest,
+    Outcome,
+    PassageRef,
+    Sampling,
+    Task,
+    Tokens,
+    ToolCall,
+    ToolSpec,
+    Usage,
+    Work,
+)
+
+CHARACTERS_PER_TOKEN = 3
+"""For the estimate of a prompt nobody has counted yet; too low a figure holds too much budget, not too little."""
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all threads of a run use."""
+
+    journal: Journal
+    model: Model
+    capabilities: Capabilities
+    ledger: Ledger
+    toolbox: Toolbox
+    task: Task
+    texts: SourceTexts
+    verifier: Verifier | None = None
+    record_tokens: bool = True
+    streaming: bool = False
+    draining: Callable[[], bool] = field(default=lambda: False)
+
+
+class Reasoner:
+    """Runs one thread of `work` to its ending."""
+
+    def __init__(self, shared: Shared, key: str, work: Work) -> None:
+        self._shared = shared
+        self._key = key
+        self._work = work
+        graph = shared.journal.graph
+        self._messages: list[Message] = list(graph.messages(key))
+        self._path: list[int] = list(graph.token_path(key))
+        self._passages: dict[int, PassageRef] = {p.n: p for p in graph.passages(key)}
+        self._turns = sum(message.role == "assistant" for message in self._messages) - sum(
+            message.role == "assistant" for message in work.messages
+        )
+        self._used = graph.usage_of(key).tokens
+        self._context = self._used if self._turns else 0
+        self._specs: tuple[ToolSpec, ...] = shared.toolbox.specs(work.tools)
+        self._finish = graph.finish_of(key)
+
+    async def run(self) -> Ending | None:
+        """The thread's ending, recorded; None when it was left open because the run drains."""
+        ending = Ending()
+        seconds = self._work.limits.seconds
+        with boundary(ending), anyio.move_on_after(seconds) as scope:
+            await self._go(ending)
+        if scope.cancelled_caught:
+            ending.outcome, ending.detail = Outcome.EXHAUSTED, f"the thread's limit of {seconds:g} s was reached"
+        if ending.outcome is None:
+            return None
+        self._shared.journal.add(
+            self._key, ThreadFinished(outcome=ending.outcome, detail=ending.detail, boundary=ending.boundary)
+        )
+        return ending
+
+    async def _go(self, ending: Ending) -> None:
+        while True:
+            last = self._messages[-1]
+            if last.role == "assistant" and self._turns > 0:
+                if not last.tool_calls:
+                    await self._conclude(last, ending)
+                    return
+                if why := loop(self._messages):
+                    ending.outcome, ending.detail = Outcome.EXHAUSTED, why
+                    return
+            if pending := self._shared.journal.graph.pending_tools(self._key):
+                await self._call_tools(pending)
+                continue
+            if self._shared.draining():
+                return
+            if self._turns >= self._work.limits.turns:
+                raise LimitExceeded("turns", self._turns, self._work.limits.turns)
+            await self._call_model()
+
+    async def _call_model(self) -> None:
+        shared, limits = self._shared, self._work.limits
+        max_tokens = self._work.sampling.max_tokens
+        if limits.tokens is not None:
+            if (left := limits.tokens - self._used) <= 0:
+                raise LimitExceeded("thread tokens", self._used, limits.tokens)
+            max_tokens = left if max_tokens is None else min(left, max_tokens)
+        hold = await shared.ledger.hold(self._estimate(), max_tokens, reserved=self._work.reserved)
+        if shared.draining():
+            shared.ledger.settle(hold, Usage())
+            return
+        shared.journal.add(self._key, CallStarted())
+        progress = Progress()
+        used: Usage | None = None
+        try:
+            completion = await shared.model.complete(self._request(hold.max_tokens), progress)
+            used = self._record(completion)
+        finally:
+            if used is None:  # failed or cancelled: what it cost is charged all the same
+                used = Usage(
+                    prompt_tokens=progress.prompt_tokens, completion_tokens=progress.completion_tokens, calls=1
+                )
+                used = shared.ledger.priced(used)
+                shared.journal.add(
+                    self._key, BudgetCharged(usage=used, reason="unfinished call", estimated=progress.estimated)
+                )
+            shared.ledger.settle(hold, used)
+        await self._check(completion)
+
+    def _request(self, max_tokens: int) -> ModelRequest:
+        sampling, can = self._work.sampling, self._shared.capabilities
+        record = self._shared.record_tokens
+        return ModelRequest(
+            messages=tuple(self._messages),
+            tools=self._specs,
+            sampling=Sampling(
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=max_tokens,
+                seed=None if sampling.seed is None else sampling.seed + self._turns,
+                stop=sampling.stop,
+                logprobs=sampling.logprobs or (record and can.logprobs),
+                token_ids=sampling.token_ids or (record and can.token_ids),
+            ),
+            affinity=self._work.group or self._key,
+            stream=self._shared.streaming and can.streaming,
+        )
+
+    def _estimate(self) -> int:
+        """Prompt tokens of the next call: the last call's context, plus what was added since in characters."""
+        if self._context:
+            return self._context + sum(len(m.content) for m in self._messages[-2:]) // CHARACTERS_PER_TOKEN
+        return sum(len(m.content) + len(m.reasoning) for m in self._messages) // CHARACTERS_PER_TOKEN + 64
+
+    def _record(self, completion: Completion) -> Usage:
+        """Append the reply to the log; what it used, with its price."""
+        usage = completion.usage
+        used = self._shared.ledger.priced(
+            Usage(calls=1)
+            if usage is None
+            else Usage(
+                prompt_tokens=usage.prompt_tokens,
+                completion_tokens=usage.completion_tokens,
+                cached_tokens=usage.cached_tokens,
+                calls=1,
+                cost=usage.cost,
+            )
+        )
+        self._shared.journal.add(
+            self._key,
+            MessageAdded(
+                message=completion.message,
+                finish=completion.finish,
+                tokens=self._tokens(completion),
+                usage=used,
+                model=completion.model,
+                weights=completion.weights,
+            ),
+        )
+        self._messages.append(completion.message)
+        self._finish = completion.finish
+        self._turns += 1
+        self._used += used.tokens
+        self._context = used.tokens
+        return used
+
+    def _tokens(self, completion: Completion) -> Tokens | None:
+        """What the reply adds to the token path; the whole prompt again where the server's did not continue it."""
+        if completion.token_ids is None:
+            return None
+        prompt, sampled = completion.prompt_ids or (), completion.token_ids
+        known = len(self._path)
+        rebased = bool(known) and prompt[:known] != tuple(self._path)
+        given = prompt if rebased else prompt[known:]
+        if rebased:
+            self._path.clear()
+        self._path.extend(given)
+        self._path.extend(sampled)
+        return Tokens(ids=given + sampled, sampled_from=len(given), logprobs=completion.logprobs or (), rebased=rebased)
+
+    async def _check(self, completion: Completion) -> None:
+        """Wait until the reply is safe on disk, and refuse one that broke off."""
+        await self._shared.journal.store.durable(self._shared.journal.graph.seq)
+        if completion.finish is FinishReason.TRUNCATED:
+            raise BadResponse("the stream ended before the model had finished; the part that came is kept")
+
+    async def _call_tools(self, pending: tuple[ToolCall, ...]) -> None:
+        if len(pending) == 1:
+            await self._call_tool(pending[0])
+        else:
+            async with anyio.create_task_group() as group:
+                for call in pending:
+                    group.start_soon(self._call_tool, call)
+        self._messages = list(self._shared.journal.graph.messages(self._key))
+
+    async def _call_tool(self, call: ToolCall) -> None:
+        journal = self._shared.journal
+        journal.add(self._key, ToolCalled(call_id=call.id, name=call.name, arguments=call.arguments))
+        if repeats(self._messages, call.name, call.arguments) > WARN:
+            text = "You made this very call before; its result stands above. Use it, or ask for something else."
+            journal.add(self._key, ToolReturned(call_id=call.id, name=call.name, status="error", content=text))
+            return
+        body, sources = await self._shared.toolbox.call(self._key, call, frozenset(self._work.tools))
+        for source in sources:
+            journal.store.put_blob(source.data)
+        journal.add(self._key, body)
+        self._passages.update((passage.n, passage) for passage in body.passages)
+
+    async def _conclude(self, final: Message, ending: Ending) -> None:
+        """Read the final message: claims with their evidence, the proposed answer, the verifier's word."""
+        journal, shared = self._shared.journal, self._shared
+        if self._finish is FinishReason.CONTENT_FILTER:
+            ending.outcome, ending.detail = Outcome.REFUSED, "the server filtered the reply"
+            return
+        if self._finish is FinishReason.TRUNCATED:
+            raise BadResponse("the stream ended before the model had finished; the part that came is kept")
+        info = journal.graph.thread(self._key)
+        answer = parse_answer(final.content)
+        if info is not None and info.answer is None:
+            for claim in claims_of(final.content, self._passages, shared.texts):
+                journal.add(self._key, ClaimAdded(claim=claim))
+            if answer is not None:
+                journal.add(self._key, AnswerProposed(text=answer, canonical=canonical(answer)))
+        if answer is None and self._work.role == "reasoner":
+            length = self._finish is FinishReason.LENGTH
+            ending.outcome = Outcome.EXHAUSTED
+            ending.detail = "the reply reached its token limit" if length else "the final message has no <answer>"
+            return
+        if answer is not None and shared.verifier is not None and (info is None or info.verdict is None):
+            verdict = await shared.verifier.verify(shared.task, answer)
+            journal.add(self._key, Scored(verdict=verdict))
+        ending.outcome = Outcome.ANSWERED

@@ -1,0 +1,178 @@
+"""Research in its simplest honest form: split the question, research the parts in parallel, write a cited answer.
+
+The width is decided here, not by the model's parallel calls: each sub-question gets `samples` threads of its own,
+whose answers are put to the vote. Stages overlap: nothing waits but the synthesis, which needs all findings.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+
+from researcher.protocols import Plan, ThreadInfo, View
+from researcher.strategies.base import Parameters, conclude, failure, support, wants_support
+from researcher.strategies.prompts import (
+    UNKNOWN,
+    Finding,
+    answer_prompt,
+    parse_subquestions,
+    split_prompt,
+    synthesis_prompt,
+)
+from researcher.strategies.votes import Tally, decided, tally
+from researcher.types import Answer, Outcome, Work
+
+PLAN = "plan"
+WRITE = "write"
+
+
+class Part(NamedTuple):
+    """A sub-question with its threads, in submission order, and their votes."""
+
+    number: int
+    question: str
+    threads: list[ThreadInfo]
+    votes: Tally
+
+
+class Research(Parameters):
+    """Answers a question from documents by many threads, with the sentences it rests on."""
+
+    name: Literal["research"] = "research"
+    samples: int = Field(default=8, ge=1, le=1000, description="threads for each sub-question")
+    max_questions: int = Field(default=6, ge=1, le=50, description="sub-questions to research, the first ones")
+    writers: int = Field(default=3, ge=1, le=100, description="threads that write the synthesis; the majority wins")
+    temperature: float = Field(default=0.7, ge=0.0, le=2.0, description="sampling temperature of the researchers")
+
+    def plan(self, view: View) -> Plan:
+        """Split, research, write."""
+        planner = view.graph.thread(PLAN)
+        if planner is None:
+            return Plan(start=(self.work(view, PLAN, split_prompt(view.task.question), role="planner"),))
+        if planner.outcome is None:
+            return Plan()
+        parts = [self._part(view, i, question) for i, question in enumerate(self._questions(view, planner))]
+        open_parts = [part for part in parts if not self._settled(part, view)]
+        if open_parts:
+            return Plan(start=self._researchers(view, open_parts), cancel=self._surplus(view, parts))
+        if not any(part.votes.leader for part in parts):
+            return Plan(failure=failure([thread for part in parts for thread in part.threads]))
+        if len(parts) == 1:
+            return self._single(view, parts[0])
+        return self._write(view, parts)
+
+    def _questions(self, view: View, planner: ThreadInfo) -> list[str]:
+        """The planner's sub-questions; the question itself where the planner gave none."""
+        found = parse_subquestions(planner.final) if planner.outcome is Outcome.ANSWERED else []
+        return found[: self.max_questions] or [view.task.question]
+
+    def _part(self, view: View, index: int, question: str) -> Part:
+        threads = list(view.graph.threads(f"part/{index}"))
+        return Part(index, question, threads, tally(threads))
+
+    def _settled(self, part: Part, view: View) -> bool:
+        """Whether no thread still to come or running can change the part's winner."""
+        unstarted = self.samples - len(part.threads) if view.budget.spendable else 0
+        pending = unstarted + sum(thread.outcome is None for thread in part.threads)
+        return pending == 0 or (bool(part.votes.leader) and decided(*part.votes.top_two, pending))
+
+    def _researchers(self, view: View, parts: list[Part]) -> tuple[Work, ...]:
+        """One thread for each part in turn, while slots are free."""
+        if not view.budget.spendable:
+            return ()
+        wanted = [(i, part) for part in parts for i in range(len(part.threads), self.samples)]
+        wanted.sort(key=lambda item: (item[0], item[1].number))
+        tools = view.task.tools
+        return tuple(
+            self.work(
+                view,
+                f"part/{part.number}/{i}",
+                answer_prompt(part.question, tools),
+                group=f"part/{part.number}",
+                tools=tools,
+                temperature=self.temperature,
+            )
+            for i, part in wanted[: view.free]
+        )
+
+    def _surplus(self, view: View, parts: list[Part]) -> tuple[str, ...]:
+        """Threads that still run for a part whose winner is settled."""
+        return tuple(
+            thread.key
+            for part in parts
+            if self._settled(part, view)
+            for thread in part.threads
+            if thread.key in view.in_flight
+        )
+
+    def _single(self, view: View, part: Part) -> Plan:
+        reason = "one question; the majority of its threads"
+        of, wanted = part.votes.votes, wants_support(view.task)
+        answer = conclude(part.votes.leader, view.graph, of=of, wanted=wanted, reason=reason)
+        return Plan(answer=answer, cancel=tuple(view.in_flight))
+
+    def _write(self, view: View, parts: list[Part]) -> Plan:
+        """Start the writers, which may spend the reserve; then take the majority of them."""
+        writers = list(view.graph.threads(WRITE))
+        if not writers:
+            prompt = synthesis_prompt(view.task.question, [self._finding(view, part) for part in parts])
+            works = tuple(
+                self.work(
+                    view,
+                    f"{WRITE}/{i}",
+                    prompt,
+                    role="writer",
+                    group=WRITE,
+                    temperature=0.0 if i == 0 else self.temperature,
+                    reserved=True,
+                )
+                for i in range(self.writers)
+            )
+            return Plan(start=works, cancel=self._surplus(view, parts))
+        if any(writer.outcome is None for writer in writers):
+            return Plan()
+        return Plan(answer=self._answer(view, parts, tally(writers)))
+
+    def _finding(self, view: View, part: Part) -> Finding:
+        if not part.votes.leader:
+            return Finding(part.question, UNKNOWN)
+        quotes = _quotes(view, part)
+        return Finding(part.question, part.votes.leader[0].answer or UNKNOWN, quotes)
+
+    def _answer(self, view: View, parts: list[Part], written: Tally) -> Answer:
+        """The synthesis with the claims of its findings; the bare findings where no writer gave one."""
+        claims: dict[str, None] = {}
+        supported = True
+        for part in parts:
+            found, ids = support(part.votes.leader, view.graph, wanted=wants_support(view.task))
+            claims.update(dict.fromkeys(ids))
+            supported = supported and found is not False
+        if not written.leader:
+            lines = [f"{part.question} {self._finding(view, part).answer}" for part in parts]
+            text = "; ".join(self._finding(view, part).answer for part in parts)
+            reason = "the synthesis failed; these are the bare findings"
+            return Answer(
+                text=text, canonical=text.casefold(), claims=tuple(claims), body="\n".join(lines), reason=reason,
+                supported=False,
+            )  # fmt: skip
+        first = written.leader[0]
+        return Answer(
+            text=first.answer or "",
+            canonical=first.canonical or "",
+            votes=len(written.leader),
+            of=written.votes,
+            claims=tuple(claims),
+            body=first.final,
+            reason=f"synthesis of {len(parts)} findings",
+            supported=supported if wants_support(view.task) else None,
+        )
+
+
+def _quotes(view: View, part: Part) -> tuple[str, ...]:
+    """What the first supporter that quoted evidence rests on, in its order."""
+    for thread in part.votes.leader:
+        quotes = [claim.text for claim in map(view.graph.claim, thread.claims) if claim.evidence]
+        if quotes:
+            return tuple(quotes)
+    return ()
