@@ -1,0 +1,1 @@
+"""The recipe of the embedded reasoner: generated tasks, tokenizer, model, training, conversion, evaluation."""

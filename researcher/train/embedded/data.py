@@ -1,0 +1,109 @@
+"""The stream of training examples and the held-out problems: a seed names every example.
+
+Training example `i` of shard `s` depends on (seed, s, i) alone. The mix is `MIX`; `stage` from 0 to 1 moves from
+small worlds with few distractors to the worlds of the evaluation.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from researcher.train.embedded.tasks import arithmetic, countdown, teamwork
+from researcher.train.embedded.tasks.documents import (
+    Style,
+    ask_chain,
+    ask_comparison,
+    ask_unanswerable,
+    solve_chain,
+    solve_comparison,
+)
+from researcher.train.embedded.tasks.example import Example, Skill
+from researcher.train.embedded.tasks.worlds import World
+from researcher_tools.corpus import Corpus
+
+MIX: dict[Skill, float] = {
+    "one_hop": 0.16,
+    "two_hops": 0.20,
+    "three_hops": 0.06,
+    "comparison": 0.15,
+    "unanswerable": 0.03,
+    "countdown_3": 0.15,
+    "countdown_4": 0.05,
+    "arithmetic": 0.02,
+    "splitting": 0.05,
+    "synthesis": 0.08,
+    "judging": 0.05,
+}
+"""Share of examples by skill; those over documents come in groups that share one world."""
+
+EVAL_SEED = 7_000_003
+DOCUMENT_SKILLS: tuple[Skill, ...] = ("one_hop", "two_hops", "three_hops", "comparison", "unanswerable")
+_PER_WORLD = 3
+_HOPS = {"one_hop": 1, "two_hops": 2, "three_hops": 3}
+_TOOL_SETS = (("search", "read"), ("search", "read"), ("search",), ("search", "read", "python"))
+
+
+def training(seed: int, shard: int, stage: float) -> Iterator[Example]:
+    """The examples of one shard, without end, in an order that mixes the skills."""
+    rng = random.Random(f"train/{seed}/{shard}")
+    skills = list(MIX)
+    weights = list(MIX.values())
+    while True:
+        skill = rng.choices(skills, weights)[0]
+        if skill in DOCUMENT_SKILLS:
+            kinds = [skill, *rng.choices(DOCUMENT_SKILLS, [MIX[s] for s in DOCUMENT_SKILLS], k=_PER_WORLD - 1)]
+            yield from _over_documents(rng, kinds if rng.random() < 1 / _PER_WORLD else [], stage)
+        else:
+            yield make(rng, skill)
+
+
+def _over_documents(rng: random.Random, skills: list[Skill], stage: float) -> Iterator[Example]:
+    if not skills:
+        return
+    size = rng.randrange(4, 6 + int(8 + 27 * stage))
+    world = World.make(rng, size, similar=rng.random() * 0.6)
+    corpus = Corpus.from_texts(world.texts)
+    for skill in skills:
+        style = Style(rng.choice(_TOOL_SETS), rng.choice((3, 4, 4, 4, 4, 5)), rng.random() < 0.3)
+        for _ in range(20):
+            example = solve(rng, world, corpus, skill, style)
+            if example is not None:
+                yield example
+                break
+    corpus.close()
+
+
+def solve(rng: random.Random, world: World, corpus: Corpus, skill: Skill, style: Style) -> Example | None:
+    """One question of this skill over this world with its trace, or None where the draw does not work out."""
+    if skill == "comparison":
+        comparison = ask_comparison(rng, world)
+        return comparison and solve_comparison(rng, world, corpus, comparison, style)
+    chain = ask_unanswerable(rng, world) if skill == "unanswerable" else ask_chain(rng, world, _HOPS[skill])
+    return chain and solve_chain(rng, world, corpus, chain, style)
+
+
+def make(rng: random.Random, skill: Skill, *, held_out: bool = False, documents: int | None = None) -> Example:
+    """One example of any skill over a world of its own."""
+    match skill:
+        case "countdown_3" | "countdown_4":
+            return countdown.make(rng, int(skill[-1]), held_out=held_out)
+        case "arithmetic":
+            return arithmetic.make(rng, held_out=held_out)
+    while True:
+        if skill in DOCUMENT_SKILLS:
+            world = World.make(rng, documents or rng.randrange(6, 41), held_out=held_out)
+            corpus = Corpus.from_texts(world.texts)
+            example = solve(rng, world, corpus, skill, Style())
+            corpus.close()
+        else:
+            world = World.make(rng, rng.randrange(6, 14), held_out=held_out)
+            maker = {"splitting": teamwork.make_split, "synthesis": teamwork.make_synthesis}
+            example = maker.get(skill, teamwork.make_judgement)(rng, world)
+        if example is not None:
+            return example
+
+
+def held_out(skill: Skill, count: int, seed: int = EVAL_SEED) -> list[Example]:
+    """Evaluation problems: held-out names and numbers, four hits a search, worlds of 6 to 40 documents."""
+    return [make(random.Random(f"eval/{seed}/{skill}/{i}"), skill, held_out=True) for i in range(count)]

@@ -1,0 +1,222 @@
+"""Training from nothing on the generated stream, by the wall clock and resumable: `train(Plan(...))`."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from researcher.train.embedded import data
+from researcher.train.embedded.chat import segments
+from researcher.train.embedded.model import Reasoner, Shape
+from researcher.train.embedded.muon import Muon
+from researcher.train.embedded.tasks.example import Example
+
+REST_WEIGHT = 0.1
+"""Loss weight of the tokens that the model does not write itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run; it ends at `end_at`, by when the learning rate has decayed."""
+
+    folder: Path
+    start_at: float
+    """Unix seconds at which the schedule begins."""
+    end_at: float
+    """Unix seconds at which it ends."""
+    seed: int = 1
+    batch_tokens: int = 8192
+    muon_rate: float = 0.02
+    adam_rate: float = 0.004
+    stable: float = 0.45
+    """Share of the time at the full rate; then it falls linearly to `floor`."""
+    floor: float = 0.02
+    threads: int = 2
+    compiled: bool = True
+    save_every: float = 240.0
+    max_steps: int = 10**9
+
+    def progress(self) -> float:
+        """How much of the time has gone, from 0 to 1."""
+        return min(1.0, max(0.0, (time.time() - self.start_at) / (self.end_at - self.start_at)))
+
+    def rate(self, step: int) -> float:
+        """The learning rate as a share of the full one."""
+        gone = self.progress()
+        fall = 1.0 if gone < self.stable else max(self.floor, (1 - gone) / (1 - self.stable))
+        return min(1.0, (step + 1) / 60) * fall
+
+
+class Row:
+    """A tokenised example: ids and loss weights of one length."""
+
+    __slots__ = ("ids", "weights")
+
+    def __init__(self, tokenizer: Tokenizer, example: Example) -> None:
+        self.ids: list[int] = []
+        self.weights: list[float] = []
+        parts = list(segments(example.messages, example.tools))
+        # joined, not piece by piece, so that the ids are those of the whole text
+        encoded = tokenizer.encode("".join(text for text, _ in parts))
+        ends, own = [], []
+        end = 0
+        for text, mine in parts:
+            end += len(text)
+            ends.append(end)
+            own.append(mine)
+        part = 0
+        for token, (start, _) in zip(encoded.ids, encoded.offsets, strict=True):
+            while start >= ends[part]:
+                part += 1
+            self.ids.append(token)
+            self.weights.append(1.0 if own[part] else REST_WEIGHT)
+
+
+def batches(
+    tokenizer: Tokenizer, plan: Plan, shard: int, limit: int = 1024
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Padded batches of rows of like length, without end; the worlds grow with the plan's progress."""
+    rng = random.Random(f"batches/{plan.seed}/{shard}")
+    while True:
+        stage = min(1.0, plan.progress() * 5)
+        stream = data.training(plan.seed, shard, stage)
+        shard += 1
+        rows = [Row(tokenizer, example) for _, example in zip(range(768), stream, strict=False)]
+        rows = sorted((row for row in rows if len(row.ids) <= limit), key=lambda row: len(row.ids))
+        groups: list[list[Row]] = [[]]
+        for row in rows:
+            if (len(groups[-1]) + 1) * len(row.ids) > plan.batch_tokens:
+                groups.append([])
+            groups[-1].append(row)
+        rng.shuffle(groups)
+        for group in groups:
+            yield _pad(group)
+
+
+def _pad(rows: list[Row]) -> tuple[Tensor, Tensor]:
+    length = -(-max(len(row.ids) for row in rows) // 16) * 16 + 1
+    tokens = torch.zeros(len(rows), length, dtype=torch.long)
+    weights = torch.zeros(len(rows), length)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row.ids)] = torch.tensor(row.ids)
+        weights[i, : len(row.ids)] = torch.tensor(row.weights)
+    return tokens, weights
+
+
+class Run:
+    """A model, its optimizers and where it stands."""
+
+    def __init__(self, plan: Plan, tokenizer: Tokenizer, shape: Shape) -> None:
+        torch.manual_seed(plan.seed)
+        self.plan, self.tokenizer = plan, tokenizer
+        self.model = Reasoner(shape)
+        _kindred(self.model, tokenizer)
+        matrices = [p for n, p in self.model.named_parameters() if p.dim() == 2 and "embed" not in n]
+        others = [p for n, p in self.model.named_parameters() if p.dim() != 2 or "embed" in n]
+        self.muon = Muon(matrices, plan.muon_rate)
+        self.adam = torch.optim.AdamW(others, plan.adam_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+        self.mean = [p.detach().clone() for p in self.model.parameters()]
+        self.step = self.tokens = self.shard = 0
+        self.seconds = 0.0
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `load` needs to go on."""
+        names = [name for name, _ in self.model.named_parameters()]
+        return {
+            "shape": self.model.shape.as_dict(),
+            "model": self.model.state_dict(),
+            "mean": dict(zip(names, self.mean, strict=True)),
+            "muon": self.muon.state_dict(),
+            "adam": self.adam.state_dict(),
+            "at": {"step": self.step, "tokens": self.tokens, "shard": self.shard, "seconds": self.seconds},
+        }
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint."""
+        state = torch.load(path, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.mean = list(state["mean"].values())
+        self.muon.load_state_dict(state["muon"])
+        self.adam.load_state_dict(state["adam"])
+        at = state["at"]
+        self.step, self.tokens, self.seconds = at["step"], at["tokens"], at["seconds"]
+        self.shard = at["shard"] + 1000  # shards in flight when the run stopped are not used again
+
+    def update(self, loss: Tensor) -> None:
+        """One step of both optimizers at the rate of the moment."""
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.adam.param_groups[0]["params"], 1.0)
+        share = self.plan.rate(self.step)
+        self.muon.rate = self.plan.muon_rate * share
+        self.adam.param_groups[0]["lr"] = self.plan.adam_rate * share
+        self.muon.step()
+        self.adam.step()
+        self.model.zero_grad(set_to_none=True)
+        keep = min(0.997, self.step / (self.step + 20))
+        torch._foreach_lerp_(self.mean, [p.detach() for p in self.model.parameters()], 1 - keep)
+        self.step += 1
+
+
+def _kindred(model: Reasoner, tokenizer: Tokenizer) -> None:
+    """Start tokens that differ only in case or a leading space from a common vector, so that names match early."""
+    embedding = model.model.embed_tokens.weight
+    groups: dict[str, int] = {}
+    with torch.no_grad():
+        for token, i in tokenizer.get_vocab().items():
+            j = groups.setdefault(token.removeprefix("Ġ").lower(), i)
+            if j != i:
+                embedding[i] = 0.7 * embedding[i] + 0.7 * embedding[j]
+
+
+def train(plan: Plan, tokenizer: Tokenizer, shape: Shape) -> Run:
+    """Train until the plan's end, saving `last.pt` on the way and `final.pt` at the end; resumes from `last.pt`."""
+    torch.set_num_threads(plan.threads)
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    run = Run(plan, tokenizer, shape)
+    last = plan.folder / "last.pt"
+    if last.exists():
+        run.load(last)
+    log = (plan.folder / "log.jsonl").open("a")
+    log.write(json.dumps({**asdict(plan), "folder": "", "at_step": run.step}) + "\n")
+    loss_of = torch.compile(run.model.loss, dynamic=True) if plan.compiled else run.model.loss
+    stream = batches(tokenizer, plan, run.shard)
+    saved = began = time.time()
+    before, seconds, total, seen = run.tokens, run.seconds, 0.0, 0
+    while plan.progress() < 1.0 and run.step < plan.max_steps:
+        tokens, weights = next(stream)
+        torch._dynamo.maybe_mark_dynamic(tokens, (0, 1))
+        torch._dynamo.maybe_mark_dynamic(weights, (0, 1))
+        loss = loss_of(tokens, weights)
+        run.update(loss)
+        run.tokens += int((weights > 0).sum())
+        total, seen = total + float(loss.detach()), seen + 1
+        if run.step % 20 == 0:
+            now = time.time()
+            run.seconds = seconds + now - began
+            speed = (run.tokens - before) / (now - began)
+            record = {"step": run.step, "tokens": run.tokens, "loss": round(total / seen, 4), "tok/s": round(speed)}
+            log.write(json.dumps({**record, "rate": round(plan.rate(run.step), 4), "seconds": round(run.seconds)}) + "\n")
+            log.flush()
+            total, seen = 0.0, 0
+            if now - saved > plan.save_every:
+                run.shard += 1000
+                _save(run, last)
+                saved = now
+    _save(run, plan.folder / "final.pt")
+    log.close()
+    return run
+
+
+def _save(run: Run, path: Path) -> None:
+    part = path.with_suffix(".part")
+    torch.save(run.state(), part)
+    part.replace(path)
