@@ -1,0 +1,135 @@
+"""A folder of documents as a searchable corpus: `open_documents(Path("notes"))`.
+
+Files are taken in the order of their relative paths, so that the same folder always gives the same passage
+numbers. What cannot be read is skipped and listed, never silently lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from researcher.errors import UserError
+from researcher.protocols import Source
+from researcher.types import PassageRef, SourceRef
+from researcher_tools.corpus import Corpus, Passage
+from researcher_tools.loaders import READERS, Text, Unreadable, load
+
+MAX_TOTAL = 200 * 2**20
+"""Characters of text above which further files of a folder are skipped."""
+
+_SHOWN = 5
+
+
+class Skipped(NamedTuple):
+    """A file that was left out, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """Numbered passages and the sources they stand in; offsets are characters of a source's UTF-8 text."""
+
+    corpus: Corpus
+    sources: Mapping[str, Source]
+    skipped: tuple[Skipped, ...] = field(default=())
+
+    @classmethod
+    def from_texts(cls, texts: Mapping[str, str | Text], skipped: tuple[Skipped, ...] = ()) -> Self:
+        """The documents with these texts, by name, numbered in the order of the mapping."""
+        sources: dict[str, Source] = {}
+        for name, given in texts.items():
+            text, media_type = given if isinstance(given, Text) else (given, "text/plain")
+            data = text.encode("utf-8")
+            digest = hashlib.sha256(data).hexdigest()
+            sources[name] = Source(SourceRef(sha256=digest, name=name, media_type=media_type), data)
+        plain = {name: given.text if isinstance(given, Text) else given for name, given in texts.items()}
+        return cls(Corpus.from_texts(plain), sources, skipped)
+
+    @property
+    def size(self) -> int:
+        """Bytes of text in all."""
+        return sum(len(source.data) for source in self.sources.values())
+
+    def cited(self, hits: list[Passage]) -> tuple[tuple[Source, ...], tuple[PassageRef, ...]]:
+        """The sources of these passages, each once, and the references by which the passages are cited."""
+        sources = {hit.source: self.sources[hit.source] for hit in hits}
+        refs = tuple(
+            PassageRef(n=hit.n, sha256=sources[hit.source].ref.sha256, start=hit.start, end=hit.end) for hit in hits
+        )
+        return tuple(sources.values()), refs
+
+    def close(self) -> None:
+        """Release the index."""
+        self.corpus.close()
+
+
+def open_documents(folder: Path) -> Documents:
+    """The documents of a folder and its sub-folders. Raises UserError if there is nothing to read, and says why."""
+    if not folder.exists():
+        raise UserError(f"There is no document folder {str(folder)!r}; give a folder that exists.")
+    if not folder.is_dir():
+        raise UserError(f"{str(folder)!r} is a file, not a folder of documents; give the folder that holds it.")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise UserError(f"The document folder {str(folder)!r} cannot be read; check its permissions.")
+    texts: dict[str, Text] = {}
+    skipped: list[Skipped] = []
+    total = 0
+    for name, path in sorted(_files(folder, skipped)):
+        try:
+            found = _load(folder, name, path)
+        except Unreadable as reason:
+            skipped.append(Skipped(name, str(reason)))
+            continue
+        if total + len(found.text) > MAX_TOTAL:
+            skipped.append(Skipped(name, f"the folder has more than {MAX_TOTAL} characters"))
+            continue
+        total += len(found.text)
+        texts[name] = found
+    if not texts:
+        raise UserError(_nothing(folder, skipped))
+    return Documents.from_texts(texts, tuple(sorted(skipped)))
+
+
+def open_corpus(folder: Path) -> Corpus:
+    """The passages of a folder, for who needs the search alone."""
+    return open_documents(folder).corpus
+
+
+def _files(folder: Path, skipped: list[Skipped]) -> Iterator[tuple[str, Path]]:
+    """(name, path) of each file that is not hidden; folders that cannot be listed go to `skipped`."""
+
+    def unlisted(error: OSError) -> None:
+        where = Path(error.filename or folder)
+        skipped.append(Skipped(where.relative_to(folder).as_posix() + "/", error.strerror or "cannot be listed"))
+
+    for at, folders, files in os.walk(folder, onerror=unlisted):
+        folders[:] = [each for each in folders if not each.startswith(".")]
+        for each in files:
+            if not each.startswith("."):
+                path = Path(at, each)
+                yield path.relative_to(folder).as_posix(), path
+
+
+def _load(folder: Path, name: str, path: Path) -> Text:
+    # A name stands in the line that a model reads: it must not be able to forge another line.
+    if not name.isprintable():
+        raise Unreadable("its name has control characters or is not UTF-8")
+    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+        raise Unreadable("a link that leaves the folder")
+    return load(path)
+
+
+def _nothing(folder: Path, skipped: list[Skipped]) -> str:
+    kinds = " ".join(sorted(READERS))
+    if not skipped:
+        return f"The document folder {str(folder)!r} is empty; it needs files of these types: {kinds}."
+    shown = ", ".join(f"{name!a} ({reason})" for name, reason in sorted(skipped)[:_SHOWN])
+    more = f" and {len(skipped) - _SHOWN} more" if len(skipped) > _SHOWN else ""
+    return f"No document in {str(folder)!r} can be read ({kinds}); skipped: {shown}{more}."

@@ -1,0 +1,102 @@
+"""Opens the tools of a run by name: `async with open_tools(["search", "read"], documents=folder) as tools`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import anyio.to_thread
+
+from researcher.errors import UserError
+from researcher.protocols import Sandbox, Tool
+from researcher_tools import discovery
+from researcher_tools.documents import Documents, open_documents
+from researcher_tools.lookup import Lookup
+from researcher_tools.python import open_python
+from researcher_tools.read import open_read
+from researcher_tools.search import open_search
+
+GROUP = "researcher.tools"
+BUILT_IN = {
+    "python": "researcher_tools.registry:python",
+    "read": "researcher_tools.registry:read",
+    "search": "researcher_tools.registry:search",
+}
+
+
+@dataclass(slots=True)
+class Resources:
+    """What a tool may be built on; each part is opened when the first tool asks for it, and closed with the run."""
+
+    documents: Path | Documents | None
+    sandbox: Sandbox | None
+    stack: AsyncExitStack
+    _lookup: Lookup | None = field(default=None)
+
+    async def lookup(self, tool: str) -> Lookup:
+        """The documents of the run. Raises UserError where it has none."""
+        if self._lookup is None:
+            if self.documents is None:
+                raise UserError(f"The tool {tool!r} needs documents; give a folder with --docs FOLDER.")
+            documents = self.documents
+            if not isinstance(documents, Documents):
+                documents = await anyio.to_thread.run_sync(open_documents, documents)
+                self.stack.callback(documents.close)
+            self._lookup = Lookup(documents)
+        return self._lookup
+
+    async def python_sandbox(self) -> Sandbox:
+        """The sandbox of the run; the embedded one where none was given."""
+        if self.sandbox is None:
+            from researcher_sandbox.monty import MontySandbox
+
+            self.sandbox = MontySandbox()
+            self.stack.push_async_callback(self.sandbox.aclose)
+        return self.sandbox
+
+
+Factory = Callable[[Resources], Awaitable[Tool]]
+
+
+async def search(resources: Resources) -> Tool:
+    """The search tool over the documents of the run."""
+    return open_search(await resources.lookup("search"))
+
+
+async def read(resources: Resources) -> Tool:
+    """The read tool over the documents of the run."""
+    return open_read(await resources.lookup("read"))
+
+
+async def python(resources: Resources) -> Tool:
+    """The python tool on the sandbox of the run."""
+    return open_python(await resources.python_sandbox())
+
+
+def tool_names() -> list[str]:
+    """The names of all tools that can be opened, sorted."""
+    return discovery.names(GROUP, BUILT_IN)
+
+
+@asynccontextmanager
+async def open_tools(
+    names: Iterable[str], *, documents: Path | Documents | None = None, sandbox: Sandbox | None = None
+) -> AsyncGenerator[dict[str, Tool], None]:
+    """These tools by name, closed at the end. Raises UserError for an unknown one or one that lacks what it needs.
+
+    An entry point of the group `researcher.tools` is a tool (what `@tool` makes) or a factory of one: an async
+    function of `Resources`. A sandbox and `Documents` that are given stay their owner's to close.
+    """
+    async with AsyncExitStack() as stack:
+        resources = Resources(documents, sandbox, stack)
+        tools: dict[str, Tool] = {}
+        for name in dict.fromkeys(names):
+            found = discovery.load(GROUP, name, built_in=BUILT_IN)
+            made = await cast(Factory, found)(resources) if inspect.iscoroutinefunction(found) else cast(Tool, found)
+            stack.push_async_callback(made.aclose)
+            tools[name] = made
+        yield tools

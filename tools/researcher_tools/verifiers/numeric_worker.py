@@ -1,0 +1,59 @@
+"""The process in which math-verify runs: one JSON line in, one out, until its input ends.
+
+Parsing and comparing mathematics may take for ever or all memory, in native loops that no exception ends; so the
+parent kills this process at its deadline. Its memory is limited here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from typing import Any
+
+MEMORY = 2 * 2**30
+"""Bytes of address space."""
+
+
+def main() -> None:
+    """Answer `{"gold": ..., "answer": ...}` with `{"right": true | false | null}`; null: the gold cannot be read."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints is not a reply
+    _limit()
+    logging.disable(logging.CRITICAL)
+    from math_verify import verify
+
+    _read("$1$")  # loads the grammar now, so that the first answer has its full time
+    _reply(replies, {"ready": True})
+    for line in sys.stdin:
+        asked = json.loads(line)
+        gold, answer = _read(asked["gold"]), _read(asked["answer"])
+        right = bool(verify(gold, answer, timeout_seconds=None)) if gold else None
+        _reply(replies, {"right": right})
+
+
+def _read(text: str) -> list[Any]:
+    """What math-verify finds in a text; LaTeX, sets and tuples are found only between dollars."""
+    from math_verify import parse
+
+    bare = "$" not in text and "\\boxed" not in text
+    found: list[Any] = [] if bare and "\\" in text else parse(text, parsing_timeout=None)
+    return found or (parse(f"${text}$", parsing_timeout=None) if bare else [])
+
+
+def _reply(replies: object, value: dict[str, bool | None]) -> None:
+    print(json.dumps(value), file=replies, flush=True)  # type: ignore[call-overload]
+
+
+def _limit() -> None:
+    try:
+        import resource
+    except ImportError:  # not on this platform; the deadline still holds
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+if __name__ == "__main__":
+    main()
