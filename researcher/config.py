@@ -20,6 +20,7 @@ from researcher.errors import UserError
 from researcher.types import Budget
 
 FILE_NAME = "researcher.toml"
+DEFAULT_HOME = Path("~/.researcher")
 _PREFIX = "RESEARCHER_"
 _LaxPath = Annotated[Path, Strict(False)]
 
@@ -42,26 +43,38 @@ class BudgetSettings(_Section):
         return Budget(**self.model_dump())
 
 
+class PriceSettings(_Section):
+    """Dollars for a million tokens."""
+
+    prompt: float = Field(ge=0.0)
+    completion: float = Field(ge=0.0)
+
+
 class Settings(_Section):
     """What `researcher run` needs to know besides the question."""
 
     model: str | None = None
     """A model URI; None: a reachable server, else the embedded model."""
-    home: _LaxPath = Field(default_factory=lambda: default_home())
+    home: _LaxPath = DEFAULT_HOME
     """The folder that holds the runs."""
     docs: _LaxPath | None = None
     """A folder of documents for the search and read tools."""
     strategy: str | None = None
     """The name of a strategy; None: research where there are documents, else vote."""
     threads: PositiveInt | None = None
-    """How many reasoner threads the strategy may start."""
+    """How many reasoner threads (of `research`: for each sub-question)."""
     tools: list[str] | None = None
     """Names of tools; None: search and read where there are documents, else none."""
     verifier: str | None = None
     seed: int = 0
     budget: BudgetSettings = BudgetSettings()
+    prices: PriceSettings | None = None
+    """What tokens cost, where the server does not say; a cost budget needs it."""
     params: dict[str, Any] = {}
     """Parameters of the strategy, as the strategy names them."""
+
+
+_SECTIONS: dict[str, type[_Section]] = {"budget": BudgetSettings, "prices": PriceSettings}
 
 
 class Origin:
@@ -77,12 +90,6 @@ class Origin:
 
     def __getitem__(self, name: str) -> str:
         return self._of.get(name, "")
-
-
-def default_home() -> Path:
-    """The folder of the runs without a choice: $XDG_DATA_HOME/researcher or ~/.local/share/researcher."""
-    base = os.environ.get("XDG_DATA_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "share") / "researcher"
 
 
 def load_settings(
@@ -109,9 +116,11 @@ def load_settings(
         origin.put(flags, {name: flag_name(name) for name in _leaves(flags)})
         _merge(merged, flags)
     try:
-        return Settings.model_validate(merged)
+        settings = Settings.model_validate(merged)
     except ValidationError as error:
         raise UserError(_explain(error, origin)) from None
+    docs = None if settings.docs is None else settings.docs.expanduser()
+    return settings.model_copy(update={"home": settings.home.expanduser(), "docs": docs})
 
 
 def flag_name(name: str) -> str:
@@ -167,7 +176,7 @@ def _environment(env: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
     """The dotted names and values of RESEARCHER_* variables that are settings; an empty one is not set."""
     for field in Settings.model_fields:
         text = env.get(f"{_PREFIX}{field.upper()}", "")
-        if not text or field in ("budget", "params"):
+        if not text or field in ("budget", "prices", "params"):
             continue
         if field == "tools":
             yield field, [part.strip() for part in text.split(",") if part.strip()]
@@ -238,10 +247,12 @@ def _explain(error: ValidationError, origin: Origin) -> str:
     first = error.errors(include_url=False)[0]
     parts = [str(part) for part in first["loc"] if isinstance(part, str)]
     name = ".".join(parts)
-    where = origin[name] or "the settings"
+    where = origin[name] or origin[name.rpartition(".")[0]] or "the settings"
+    if first["type"] == "missing":
+        return f"{where}: {name} is missing"
     shown = "" if where.startswith(("--", _PREFIX)) else f"{name} "
     if first["type"] == "extra_forbidden":
-        section = BudgetSettings if parts[0] == "budget" and len(parts) > 1 else Settings
+        section = _SECTIONS.get(parts[0], Settings) if len(parts) > 1 else Settings
         return f"{where}: {name} is not a setting{nearest(parts[-1], list(section.model_fields))}"
     reason = first["msg"].replace("Input should be", "must be")
     if first["type"] in ("model_type", "dict_type"):

@@ -37,6 +37,8 @@ def test_flags_beat_environment_beats_file_beats_default(tmp_path: Path) -> None
         ("[params]\nx = 1\n[budget]\ntokens = true\n", ":4: budget.tokens must be a valid integer (it is True)"),
         ("[budget]\nseconds = 0\n", ":2: budget.seconds must be greater than 0 (it is 0)"),
         ("tools = ['search', 3]\n", ":1: tools must be a valid string (it is 3)"),
+        ("[prices]\nprompt = 1\n", ":1: prices.completion is missing"),
+        ("[prices]\nprompt = 1\ncompletion = 1\ncompletoin = 2", ":4: prices.completoin is not a setting"),
         ("budget = 5\n", ":1: budget must be a table (it is 5)"),
     ],
 )
@@ -70,10 +72,10 @@ def test_a_file_that_is_not_text_says_so(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_the_home_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    assert load_settings(env={}, cwd=tmp_path).home == tmp_path / "researcher"
-    assert load_settings(env={"RESEARCHER_HOME": "/h"}, cwd=tmp_path).home == Path("/h")
+def test_a_home_may_begin_with_a_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_settings(env={}, cwd=tmp_path).home == tmp_path / ".researcher"
+    assert load_settings(env={"RESEARCHER_HOME": "~/h"}, cwd=tmp_path).home == tmp_path / "h"
 
 
 @pytest.mark.parametrize(
