@@ -1,0 +1,201 @@
+"""A model on a server that speaks the OpenAI protocol: one call in, one typed completion or one typed error out.
+
+A call waits for a permit of the endpoint's limiter, then has the total deadline for all its attempts. Each attempt
+holds one permit from sending to the last byte; a wait between attempts holds none. Cancelling a call closes its
+connection and gives the permit back before the cancellation leaves this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from researcher.models.call import Call
+from researcher.models.exchange import Exchange
+from researcher.models.limiter import AdaptiveLimiter
+from researcher.models.probe import Probe, probe_server
+from researcher.models.requests import RequestEncoder, ServerKind
+from researcher.models.retry import RetryPolicy
+from researcher.models.stream import StreamFold
+from researcher.models.transport import AiohttpTransport, Transport
+from researcher.models.wire import Price, WireReply, completions_of
+from researcher.protocols import Progress
+from researcher.types import Capabilities, Completion, ModelRequest, Sampling
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """Seconds in all for a call, seconds without a byte in a stream, bytes of a reply, and how to try again.
+
+    The total begins when the call is first sent: time in our own queue is not the server's.
+    """
+
+    total: float = 600.0
+    idle: float = 120.0
+    body: int = 32 * 2**20
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+
+class Endpoint:
+    """A Model on one server. Use it from any number of tasks of one event loop; close it at the end."""
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str | None = None,
+        *,
+        api_key: str | None = None,
+        transport: Transport | None = None,
+        client: httpx.AsyncClient | None = None,
+        limits: CallLimits | None = None,
+        limiter: AdaptiveLimiter | None = None,
+        price: Price | None = None,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        """`model` None: the only one there. `client`: a user's own httpx client, which stays theirs to close."""
+        self.limits = limits or CallLimits()
+        self.limiter = limiter or AdaptiveLimiter()
+        self._exchange = Exchange(
+            base_url, transport or _transport(client, self.limits.body), api_key=api_key, idle=self.limits.idle
+        )
+        self._name, self._price, self._sleep = model, price, sleep
+        self._encoder = RequestEncoder()
+        self._probe: Probe | None = None
+        self._probing = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.uri}>"
+
+    @property
+    def uri(self) -> str:
+        """The URI that names the model, without any key."""
+        name = self.model
+        return f"{self._exchange.base_url}#{name}" if name else self._exchange.base_url
+
+    @property
+    def model(self) -> str | None:
+        """The model's name on the server; None until it was probed where no name was given."""
+        return self._probe.model if self._probe else self._name
+
+    async def probe(self) -> Probe:
+        """The server's kind and what it can do, asked once. Raises ModelError."""
+        async with self._probing:
+            if self._probe is None:
+                self._probe = await probe_server(self._exchange, self._name)
+        return self._probe
+
+    async def capabilities(self) -> Capabilities:
+        """What the server can do; probed once, then kept."""
+        return (self._probe or await self.probe()).capabilities
+
+    async def complete(self, request: ModelRequest, progress: Progress | None = None) -> Completion:
+        """One completion. Raises ModelError. A cancelled call closes its request and gives back its permit."""
+        if not request.stream:
+            return (await self.complete_many(request, 1, progress))[0]
+        name, kind, request = await self._prepared(request)
+        body = self._encoder.chat(request, name, kind)
+        return await self._streamed("/chat/completions", body, name, progress or Progress())
+
+    async def complete_many(self, request: ModelRequest, n: int, progress: Progress | None = None) -> list[Completion]:
+        """`n` completions of one request; the usage of all is on the first. Raises ModelError."""
+        name, kind, request = await self._prepared(msgspec.structs.replace(request, stream=False))
+        body = self._encoder.chat(request, name, kind, n=n)
+        return await self._whole("/chat/completions", body, name, progress)
+
+    async def completions(
+        self,
+        prompt_ids: Sequence[int],
+        sampling: Sampling = Sampling(),
+        *,
+        stream: bool = False,
+        progress: Progress | None = None,
+    ) -> Completion:
+        """A continuation of token ids, from /completions. Raises ModelError."""
+        name, kind, request = await self._prepared(ModelRequest(messages=(), sampling=sampling))
+        body = self._encoder.completion(prompt_ids, name, request.sampling, kind, stream=stream)
+        if stream:
+            return await self._streamed("/completions", body, name, progress or Progress())
+        return (await self._whole("/completions", body, name, progress))[0]
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        self.limiter.close()
+        await self._exchange.aclose()
+
+    async def _prepared(self, request: ModelRequest) -> tuple[str, ServerKind, ModelRequest]:
+        """The model's name, the server's dialect, and the request without what the server cannot give."""
+        wants = request.sampling.token_ids or request.sampling.logprobs
+        probe = self._probe or (await self.probe() if wants or self._name is None else None)
+        if probe is None:
+            return self._name or "", ServerKind.GENERIC, request
+        can = probe.capabilities
+        if wants and not (can.token_ids and can.logprobs):
+            sampling = msgspec.structs.replace(
+                request.sampling,
+                logprobs=request.sampling.logprobs and can.logprobs,
+                token_ids=request.sampling.token_ids and (can.token_ids or can.logprobs),
+            )
+            request = msgspec.structs.replace(request, sampling=sampling)
+        return probe.model, probe.kind, request
+
+    async def _whole(self, path: str, body: bytes, name: str, progress: Progress | None) -> list[Completion]:
+        async def send() -> list[Completion]:
+            reply = await self._exchange.reply(path, body)
+            found = completions_of(reply, name, price=self._price)
+            _count(progress, found[0])
+            return found
+
+        call = self._call(send)
+        found = await call.run()
+        self.limiter.succeeded(call.seconds, found[0].usage.completion_tokens if found[0].usage else 1.0)
+        if call.attempts > 1:
+            found[0] = msgspec.structs.replace(found[0], attempts=call.attempts)
+        return found
+
+    async def _streamed(self, path: str, body: bytes, name: str, progress: Progress) -> Completion:
+        async def send() -> Completion:
+            fold = StreamFold(progress)
+
+            def take(chunk: WireReply) -> None:
+                fold.add(chunk, self._price)
+
+            await self._exchange.stream(path, body, take)
+            return fold.completion(name)
+
+        call = self._call(send)
+        found = await call.run()
+        self.limiter.succeeded(call.seconds, progress.completion_tokens)
+        return msgspec.structs.replace(found, attempts=call.attempts) if call.attempts > 1 else found
+
+    def _call(self, send: Callable[[], Awaitable[T]]) -> Call[T]:
+        return Call(
+            send,
+            limiter=self.limiter,
+            policy=self.limits.retry,
+            total=self.limits.total,
+            where=self._exchange.base_url,
+            sleep=self._sleep,
+        )
+
+
+def _count(progress: Progress | None, completion: Completion) -> None:
+    if progress is not None and completion.usage is not None:
+        progress.prompt_tokens += completion.usage.prompt_tokens
+        progress.completion_tokens += completion.usage.completion_tokens
+
+
+def _transport(client: httpx.AsyncClient | None, cap: int) -> Transport:
+    if client is None:
+        return AiohttpTransport(cap=cap)
+    from researcher.models.httpx_transport import HttpxTransport
+
+    return HttpxTransport(client, cap=cap)
