@@ -1,0 +1,315 @@
+"""What each event does to the graph: `apply(state, event)`. Pure: no clock, no I/O, no order but that of the log.
+
+A fold is total. What a log should not hold (a tool's result nobody asked for, a word on an unknown claim) is passed
+over or kept where it does no harm: whoever repairs or trains on an odd run must be able to look at it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec.structs import replace
+
+from researcher.events import (
+    AnswerAccepted,
+    AnswerProposed,
+    BudgetCharged,
+    CallStarted,
+    ClaimAdded,
+    ClaimJudged,
+    ClaimsMerged,
+    Event,
+    MessageAdded,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+    RunSteered,
+    Scored,
+    ThreadFinished,
+    ThreadStarted,
+    ToolCalled,
+    ToolReturned,
+)
+from researcher.graph.nodes import RUN, EdgeKind, NodeKind, VerdictNode, answer_id, call_id, digest, thread_id
+from researcher.graph.state import State
+from researcher.graph.threads import Slot, ThreadState
+from researcher.types import Message, Work
+
+
+def apply(state: State, event: Event) -> None:
+    """Fold one event. Raises ValueError for one that is not after the last."""
+    if event.seq <= state.seq:
+        raise ValueError(f"event {event.seq} cannot be folded after event {state.seq}: events have one order")
+    state.seq = event.seq
+    HANDLERS[type(event.body)](state, event, event.body)
+
+
+def _run_started(state: State, event: Event, body: RunStarted) -> None:
+    state.started = body
+    state.node(RUN, NodeKind.RUN, body)
+
+
+def _run_resumed(state: State, event: Event, body: RunResumed) -> None:
+    state.resumes += 1
+    for key in state.calling:
+        state.threads[key].calling = False
+    state.calling.clear()
+    if state.outcome is not None:  # it had ended, and goes on: that answer is not the last word
+        state.outcome = state.answer = state.limit = None
+        state.detail = ""
+
+
+def _run_steered(state: State, event: Event, body: RunSteered) -> None:
+    """Nothing: it says why the events after it are as they are."""
+
+
+def _run_finished(state: State, event: Event, body: RunFinished) -> None:
+    state.outcome, state.detail, state.limit = body.outcome, body.detail, body.limit
+    if body.answer is not None:
+        state.answer = body.answer
+
+
+def _thread_started(state: State, event: Event, body: ThreadStarted) -> None:
+    key = event.thread or body.work.key
+    if key in state.threads:
+        return
+    thread = _new_thread(state, key, body.work)
+    prefix = body.work.messages
+    leaf = state.prefixes.get(prefix)
+    if leaf is None:
+        for message in prefix:
+            leaf = state.message(key, event.seq, leaf, message)
+            thread.leaf = leaf
+            _keep_own(thread, message)
+        if leaf is not None:
+            state.prefixes[prefix] = leaf
+    else:
+        thread.leaf = leaf
+        nodes = thread.path()
+        for node, message in zip(nodes, prefix, strict=True):
+            node.visit(key, event.seq)
+            if node.message is not message and node.message != message:
+                thread.own = {**(thread.own or {}), node.depth: message}
+        if thread.own is None:
+            # A log read back holds the prompt once for each thread: keep one of them.
+            thread.work = replace(body.work, messages=tuple([node.message for node in nodes]))
+    if leaf is not None:
+        state.edge(thread_id(key), leaf.id, EdgeKind.STARTS)
+        _ask(thread, prefix[-1])
+
+
+def _new_thread(state: State, key: str, work: Work) -> ThreadState:
+    thread = ThreadState(key, work, len(state.threads))
+    state.threads[key] = state.open[key] = thread
+    state.groups.setdefault(work.group, []).append(thread)
+    state.node(thread_id(key), NodeKind.THREAD, thread)
+    state.edge(RUN, thread_id(key), EdgeKind.SPAWNED)
+    return thread
+
+
+def _thread_of(state: State, event: Event) -> ThreadState | None:
+    return state.threads.get(event.thread) if event.thread is not None else None
+
+
+def _thread_finished(state: State, event: Event, body: ThreadFinished) -> None:
+    if (thread := _thread_of(state, event)) is None:
+        return
+    thread.outcome, thread.detail, thread.boundary = body.outcome, body.detail, body.boundary
+    thread.info = thread.tokens = None
+    state.open.pop(thread.key, None)
+    _call_ended(state, thread)
+
+
+def _call_started(state: State, event: Event, body: CallStarted) -> None:
+    if (thread := _thread_of(state, event)) is not None:
+        thread.calling = True
+        state.calling.add(thread.key)
+
+
+def _call_ended(state: State, thread: ThreadState) -> None:
+    if thread.calling:
+        thread.calling = False
+        state.calling.discard(thread.key)
+
+
+def _message_added(state: State, event: Event, body: MessageAdded) -> None:
+    if (thread := _thread_of(state, event)) is None:
+        return
+    _call_ended(state, thread)
+    message = body.message
+    if message.role == "tool":
+        _tool_message(state, thread, event.seq, message, status=None)
+        return
+    if thread.slots is not None:
+        _join(state, thread, every=True)
+    thread.leaf = state.message(thread.key, event.seq, thread.leaf, message, finish=body.finish)
+    _keep_own(thread, message)
+    _ask(thread, message)
+    if message.role == "assistant":
+        thread.final, thread.finish, thread.info = message.content, body.finish, None
+    if body.usage is not None:
+        thread.meter.add(body.usage)
+        state.meter.add(body.usage)
+    if body.tokens is not None and thread.outcome is None:
+        if thread.tokens is None or body.tokens.rebased:
+            thread.tokens = []
+        thread.tokens.append(body.tokens)
+
+
+def _keep_own(thread: ThreadState, message: Message) -> None:
+    """Where the state is another thread's, keep this one's ids of its calls."""
+    leaf = thread.leaf
+    if leaf is not None and leaf.message is not message and leaf.message != message:
+        if thread.own is None:
+            thread.own = {}
+        thread.own[leaf.depth] = message
+
+
+def _ask(thread: ThreadState, message: Message) -> None:
+    calls = message.tool_calls
+    thread.slots = [Slot(call) for call in calls] if calls else None
+
+
+def _tool_called(state: State, event: Event, body: ToolCalled) -> None:
+    if (thread := _thread_of(state, event)) is None:
+        return
+    node = state.call(body.name, body.arguments)
+    if thread.key not in node.threads[-1:]:
+        node.threads.append(thread.key)
+    state.edge(state.source_node(thread), node.id, EdgeKind.CALLED)
+
+
+def _tool_returned(state: State, event: Event, body: ToolReturned) -> None:
+    if (thread := _thread_of(state, event)) is None:
+        return
+    if body.passages:
+        thread.passages = [*(thread.passages or ()), *body.passages]
+    slot = next((s for s in thread.slots or () if s.call.id == body.call_id and s.returned is None), None)
+    if slot is not None:
+        node = state.call(slot.call.name, slot.call.arguments)
+        for ref in body.sources:
+            state.edge(node.id, state.source(ref.sha256, ref), EdgeKind.READ)
+    message = Message(role="tool", content=body.content, tool_call_id=body.call_id)
+    _tool_message(state, thread, event.seq, message, status=body.status)
+
+
+def _tool_message(state: State, thread: ThreadState, seq: int, message: Message, *, status: str | None) -> None:
+    """Put a tool's message in its place; it waits until the calls before it have returned."""
+    for slot in thread.slots or ():
+        if slot.call.id == message.tool_call_id and slot.returned is None:
+            slot.returned, slot.status, slot.seq = message, status, seq
+            _join(state, thread, every=False)
+            return
+    thread.leaf = state.message(thread.key, seq, thread.leaf, message, status=status)
+    _keep_own(thread, message)
+
+
+def _join(state: State, thread: ThreadState, *, every: bool) -> None:
+    """Let returned messages join the conversation in the order of their calls; `every`: past missing ones too."""
+    slots = thread.slots or []
+    while slots and (slots[0].returned is not None or every):
+        slot = slots.pop(0)
+        if slot.returned is None:
+            continue
+        thread.leaf = state.message(thread.key, slot.seq, thread.leaf, slot.returned, status=slot.status)
+        _keep_own(thread, slot.returned)
+        state.edge(call_id(slot.call.name, slot.call.arguments), thread.leaf.id, EdgeKind.RETURNED)
+    if not slots:
+        thread.slots = None
+
+
+def _scored(state: State, event: Event, body: Scored) -> None:
+    if (thread := _thread_of(state, event)) is None:
+        return
+    verdict = body.verdict
+    thread.verdict, thread.info = verdict, None
+    target = state.source_node(thread) if thread.canonical is None else answer_id(thread.canonical)
+    _judge(state, target, verdict.status, verdict.by, score=verdict.score, reason=verdict.reason)
+
+
+def _judge(state: State, target: str, status: str, by: str, *, score: float | None, reason: str) -> None:
+    node_id = f"verdict:{digest(target, status, by, score, reason)}"
+    state.node(node_id, NodeKind.VERDICT, VerdictNode(node_id, status, by, score, reason))
+    state.edge(target, node_id, EdgeKind.JUDGED)
+
+
+def _claim_added(state: State, event: Event, body: ClaimAdded) -> None:
+    node = state.claim(body.claim.text)
+    for evidence in body.claim.evidence:
+        state.edge(node.id, state.source(evidence.sha256), EdgeKind.CITES)
+    thread = _thread_of(state, event)
+    if thread is not None:
+        state.edge(state.source_node(thread), node.id, EdgeKind.REPORTED)
+        if node.id not in thread.claims:
+            thread.claims, thread.info = (*thread.claims, node.id), None
+    root = state.root_claim(node.id) or node
+    for each in (node, root):
+        each.evidence.update(dict.fromkeys(body.claim.evidence))
+        if thread is not None:
+            each.threads[thread.key] = None
+        each.info = None
+
+
+def _claim_judged(state: State, event: Event, body: ClaimJudged) -> None:
+    if (root := state.root_claim(body.claim)) is None:
+        return
+    root.verdict, root.info = body.verdict, None
+    _judge(state, root.id, body.verdict, body.by, score=None, reason=body.reason)
+
+
+def _claims_merged(state: State, event: Event, body: ClaimsMerged) -> None:
+    node, into = state.root_claim(body.claim), state.root_claim(body.into)
+    if node is None or into is None or node is into:
+        return
+    node.into, into.info = into, None
+    into.threads.update(node.threads)
+    into.evidence.update(node.evidence)
+    into.verdict = into.verdict or node.verdict
+    state.edge(node.id, into.id, EdgeKind.MERGED)
+
+
+def _answer_proposed(state: State, event: Event, body: AnswerProposed) -> None:
+    if (thread := _thread_of(state, event)) is None:
+        return
+    state.vote(thread, body.canonical)
+    thread.answer, thread.info = body.text, None
+    state.edge(state.source_node(thread), state.answer_node(body.canonical, body.text), EdgeKind.PROPOSED)
+
+
+def _answer_accepted(state: State, event: Event, body: AnswerAccepted) -> None:
+    state.answer = body.answer
+    node_id = state.answer_node(body.answer.canonical, body.answer.text)
+    state.edge(RUN, node_id, EdgeKind.ACCEPTED)
+    for claim in body.answer.claims:
+        if claim in state.claims:
+            state.edge(claim, node_id, EdgeKind.SUPPORTS)
+
+
+def _budget_charged(state: State, event: Event, body: BudgetCharged) -> None:
+    state.meter.add(body.usage)
+    if (thread := _thread_of(state, event)) is not None:
+        thread.meter.add(body.usage)
+        _call_ended(state, thread)
+
+
+HANDLERS: dict[type, Callable[[State, Event, Any], None]] = {
+    RunStarted: _run_started,
+    RunResumed: _run_resumed,
+    RunSteered: _run_steered,
+    RunFinished: _run_finished,
+    ThreadStarted: _thread_started,
+    ThreadFinished: _thread_finished,
+    CallStarted: _call_started,
+    MessageAdded: _message_added,
+    ToolCalled: _tool_called,
+    ToolReturned: _tool_returned,
+    Scored: _scored,
+    ClaimAdded: _claim_added,
+    ClaimJudged: _claim_judged,
+    ClaimsMerged: _claims_merged,
+    AnswerProposed: _answer_proposed,
+    AnswerAccepted: _answer_accepted,
+    BudgetCharged: _budget_charged,
+}
+"""One for each body; a test holds this to the closed set."""

@@ -1,0 +1,140 @@
+"""One thread of the run as the fold knows it, and the meter that adds up what was used."""
+
+from __future__ import annotations
+
+from researcher.graph.nodes import MessageNode
+from researcher.protocols import ThreadInfo
+from researcher.types import FinishReason, Message, Outcome, PassageRef, Tokens, ToolCall, Usage, Verdict, Work
+
+
+class Meter:
+    """A running sum of Usage, without a new record for each addition."""
+
+    __slots__ = ("cached", "calls", "completion", "cost", "prompt")
+
+    def __init__(self) -> None:
+        self.prompt = self.completion = self.cached = self.calls = 0
+        self.cost: float | None = None
+
+    def add(self, usage: Usage) -> None:
+        """Count it in; an unknown cost adds nothing to what is known."""
+        self.prompt += usage.prompt_tokens
+        self.completion += usage.completion_tokens
+        self.cached += usage.cached_tokens
+        self.calls += usage.calls
+        if usage.cost is not None:
+            self.cost = usage.cost + (self.cost or 0.0)
+
+    def total(self) -> Usage:
+        """The sum so far."""
+        return Usage(
+            prompt_tokens=self.prompt,
+            completion_tokens=self.completion,
+            cached_tokens=self.cached,
+            calls=self.calls,
+            cost=self.cost,
+        )
+
+
+class Slot:
+    """A call the model asked for and what came back."""
+
+    __slots__ = ("call", "returned", "seq", "status")
+
+    def __init__(self, call: ToolCall) -> None:
+        self.call = call
+        self.returned: Message | None = None
+        """The tool's message; it joins the conversation when all calls before it have returned."""
+        self.status: str | None = None
+        self.seq = 0
+
+
+class ThreadState:
+    """A thread: its work, the state it is in, and what came of it. `info` is the frozen copy for strategies."""
+
+    __slots__ = (
+        "answer",
+        "boundary",
+        "calling",
+        "canonical",
+        "claims",
+        "detail",
+        "final",
+        "finish",
+        "info",
+        "key",
+        "leaf",
+        "meter",
+        "order",
+        "outcome",
+        "own",
+        "passages",
+        "slots",
+        "tokens",
+        "verdict",
+        "work",
+    )
+
+    def __init__(self, key: str, work: Work, order: int) -> None:
+        self.key = key
+        self.work = work
+        self.order = order
+        self.leaf: MessageNode | None = None
+        self.outcome: Outcome | None = None
+        self.detail = ""
+        self.boundary: str | None = None
+        self.answer: str | None = None
+        self.canonical: str | None = None
+        self.final = ""
+        self.verdict: Verdict | None = None
+        self.claims: tuple[str, ...] = ()
+        self.meter = Meter()
+        self.calling = False
+        self.finish: FinishReason | None = None
+        self.slots: list[Slot] | None = None
+        self.own: dict[int, Message] | None = None
+        """Messages at a depth where a merged node holds another thread's ids of the same calls."""
+        self.passages: list[PassageRef] | None = None
+        self.tokens: list[Tokens] | None = None
+        """Only while the thread is open: to go on needs them, to train on them reads the log."""
+        self.info: ThreadInfo | None = None
+
+    def freeze(self) -> ThreadInfo:
+        """The thread as strategies see it; kept until the fold changes it."""
+        if self.info is None:
+            self.info = ThreadInfo(
+                key=self.key,
+                work=self.work,
+                order=self.order,
+                outcome=self.outcome,
+                answer=self.answer,
+                canonical=self.canonical,
+                final=self.final,
+                verdict=self.verdict,
+                claims=self.claims,
+                detail=self.detail,
+            )
+        return self.info
+
+    def path(self) -> list[MessageNode]:
+        """The states from the first message to the last."""
+        nodes: list[MessageNode] = []
+        node = self.leaf
+        while node is not None:
+            nodes.append(node)
+            node = node.parent
+        nodes.reverse()
+        return nodes
+
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation with the thread's own ids of its calls."""
+        if self.own is None:
+            return tuple([node.message for node in self.path()])
+        own = self.own
+        return tuple([own.get(node.depth) or node.message for node in self.path()])
+
+    def pending(self) -> tuple[ToolCall, ...]:
+        """Calls that have not returned, in the order the model made them."""
+        if self.slots is None:
+            return ()
+        return tuple([slot.call for slot in self.slots if slot.returned is None])
