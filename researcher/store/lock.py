@@ -1,4 +1,4 @@
-"""`RunLock(path)` makes its holder the only writer of a run on this machine, until it is released or its process dies."""
+"""`RunLock(path)` makes its holder the only writer of a run here, until it is released or its process dies."""
 
 from __future__ import annotations
 
