@@ -71,6 +71,11 @@ class Congestion:
         elif load.waiting <= 1 and saturated:
             self._set(self.limit + max(8.0, self.limit * (0.5 if self._slow_start else 0.1)))
 
+    def cap(self, maximum: float) -> None:
+        """Lower the maximum."""
+        self.maximum = max(self.minimum, min(self.maximum, maximum))
+        self._set(self.limit)
+
     def _judge(self, now: float) -> None:
         latency = self._seconds / self._units
         rate = self._units / max(now - self._round, 1e-9)

@@ -20,9 +20,10 @@ from researcher.models.limiter import AdaptiveLimiter
 from researcher.models.probe import Probe, probe_server
 from researcher.models.requests import RequestEncoder, ServerKind
 from researcher.models.retry import RetryPolicy
+from researcher.models.steering import Steering
 from researcher.models.stream import StreamFold
 from researcher.models.transport import AiohttpTransport, Transport
-from researcher.models.wire import Price, WireReply, completions_of
+from researcher.models.wire import completions_of
 from researcher.protocols import Progress
 from researcher.types import Capabilities, Completion, ModelRequest, Sampling
 
@@ -58,7 +59,6 @@ class Endpoint:
         client: httpx.AsyncClient | None = None,
         limits: CallLimits | None = None,
         limiter: AdaptiveLimiter | None = None,
-        price: Price | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         """`model` None: the only one there. `client`: a user's own httpx client, which stays theirs to close."""
@@ -67,13 +67,19 @@ class Endpoint:
         self._exchange = Exchange(
             base_url, transport or _transport(client, self.limits.body), api_key=api_key, idle=self.limits.idle
         )
-        self._name, self._price, self._sleep = model, price, sleep
+        self._name, self._sleep = model, sleep
         self._encoder = RequestEncoder()
         self._probe: Probe | None = None
         self._probing = asyncio.Lock()
+        self._steering: Steering | None = None
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.uri}>"
+
+    @property
+    def base_url(self) -> str:
+        """Where the server is."""
+        return self._exchange.base_url
 
     @property
     def uri(self) -> str:
@@ -91,6 +97,10 @@ class Endpoint:
         async with self._probing:
             if self._probe is None:
                 self._probe = await probe_server(self._exchange, self._name)
+                if self._probe.slots is not None:  # what runs there, and the next ones at its door
+                    self.limiter.cap(self._probe.slots + 2)
+                if self._probe.capabilities.metrics:
+                    self._steering = Steering(self._exchange, self.limiter, sleep=self._sleep)
         return self._probe
 
     async def capabilities(self) -> Capabilities:
@@ -128,6 +138,8 @@ class Endpoint:
 
     async def aclose(self) -> None:
         """Close the connections."""
+        if self._steering is not None:
+            await self._steering.aclose()
         self.limiter.close()
         await self._exchange.aclose()
 
@@ -150,7 +162,7 @@ class Endpoint:
     async def _whole(self, path: str, body: bytes, name: str, progress: Progress | None) -> list[Completion]:
         async def send() -> list[Completion]:
             reply = await self._exchange.reply(path, body)
-            found = completions_of(reply, name, price=self._price)
+            found = completions_of(reply, name)
             _count(progress, found[0])
             return found
 
@@ -164,11 +176,7 @@ class Endpoint:
     async def _streamed(self, path: str, body: bytes, name: str, progress: Progress) -> Completion:
         async def send() -> Completion:
             fold = StreamFold(progress)
-
-            def take(chunk: WireReply) -> None:
-                fold.add(chunk, self._price)
-
-            await self._exchange.stream(path, body, take)
+            await self._exchange.stream(path, body, fold.add)
             return fold.completion(name)
 
         call = self._call(send)
@@ -177,6 +185,8 @@ class Endpoint:
         return msgspec.structs.replace(found, attempts=call.attempts) if call.attempts > 1 else found
 
     def _call(self, send: Callable[[], Awaitable[T]]) -> Call[T]:
+        if self._steering is not None:
+            self._steering.wake()
         return Call(
             send,
             limiter=self.limiter,

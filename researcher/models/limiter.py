@@ -89,6 +89,10 @@ class AdaptiveLimiter:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(seconds, self._resume)
 
+    def cap(self, maximum: int) -> None:
+        """Never give more than this many permits at once, if it gave more before."""
+        self._rule.cap(maximum)
+
     def close(self) -> None:
         """End a pause, so that no timer is left behind."""
         if self._timer is not None:

@@ -9,18 +9,20 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
-from researcher.errors import ModelError
+from researcher.errors import ModelError, RateLimited
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """`attempts` in all; back-off between `base` and `cap` seconds; a server may ask for `longest` seconds at most."""
+    """`attempts` in all, `faults` of them where it is not a 429; back-off grows from `base` to `cap` seconds, with
+    jitter; a server may ask for a wait of `longest` seconds at most."""
 
     attempts: int = 8
+    faults: int = 8
     base: float = 0.25
     cap: float = 20.0
     longest: float = 120.0
@@ -70,10 +72,12 @@ async def retrying(
         asked = asked_wait(state.outcome.exception() if state.outcome else None)
         return backoff(state) if asked is None else asked
 
+    def stop(state: RetryCallState) -> bool:
+        limited = state.outcome is not None and isinstance(state.outcome.exception(), RateLimited)
+        return state.attempt_number >= (policy.attempts if limited else min(policy.attempts, policy.faults))
+
     async def pause(seconds: float) -> Any:
         await sleep(seconds)
 
-    loop = AsyncRetrying(
-        stop=stop_after_attempt(policy.attempts), wait=wait, retry=retry_if_exception(again), sleep=pause, reraise=True
-    )
+    loop = AsyncRetrying(stop=stop, wait=wait, retry=retry_if_exception(again), sleep=pause, reraise=True)
     return await loop(attempt)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from researcher.errors import BadResponse
 from researcher.models.wire import (
-    Price,
     WireChoice,
     WireReply,
     WireToolCall,
@@ -35,7 +34,7 @@ class StreamFold:
         self._model: str | None = None
         self.chunks = 0
 
-    def add(self, chunk: WireReply, price: Price | None = None) -> None:
+    def add(self, chunk: WireReply) -> None:
         """Take one chunk."""
         self.chunks += 1
         self._model = chunk.model or self._model
@@ -44,7 +43,7 @@ class StreamFold:
             if choice.index == 0:
                 self._choice(choice)
         if chunk.usage is not None:
-            self._usage = usage_of(chunk.usage, price) or self._usage
+            self._usage = usage_of(chunk.usage) or self._usage
         self._count()
 
     def _choice(self, choice: WireChoice) -> None:

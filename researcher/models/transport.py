@@ -8,6 +8,7 @@ own pool and timeouts are off, because the endpoint's limiter and deadlines boun
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
@@ -67,9 +68,11 @@ def broke_off(size: int, error: Exception) -> BadResponse:
 
 def connect_fault(error: OSError | Exception, where: str) -> ConnectFault:
     """A typed error for a connection that failed; starvation of this process is told apart."""
-    if getattr(error, "errno", None) in STARVED:
+    number = getattr(error, "errno", None)
+    if number in STARVED:
         return OutOfDescriptors("this process is out of file descriptors or ports; fewer calls are sent at once")
-    return ConnectFault(f"no answer from {where}: {str(error) or type(error).__name__}")
+    why = os.strerror(number) if number else str(error) or type(error).__name__
+    return ConnectFault(f"no answer from {where}: {why[0].lower()}{why[1:]}; is the server running?")
 
 
 class AiohttpTransport:

@@ -114,13 +114,6 @@ _FINISH = {
 }  # fmt: skip
 
 
-class Price(msgspec.Struct, frozen=True):
-    """Dollars for a million tokens in and out."""
-
-    prompt: float
-    completion: float
-
-
 def decode_reply(data: bytes) -> WireReply:
     """The reply in these bytes. Raises BadResponse (retryable) where they are not the protocol."""
     try:
@@ -138,16 +131,15 @@ def finish_of(reason: str | None, *, tools: bool) -> FinishReason:
     return FinishReason.TOOL_CALLS if tools and finish is FinishReason.STOP else finish
 
 
-def usage_of(usage: WireUsage | None, price: Price | None = None) -> Usage | None:
-    """The server's count, or None where it gave none; the cost only where it is known."""
+def usage_of(usage: WireUsage | None) -> Usage | None:
+    """The server's count, or None where it gave none; the cost only where the server says it."""
     if usage is None or usage.completion_tokens is None:
         return None
     prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens
-    cost = usage.cost
-    if cost is None and price is not None:
-        cost = (prompt * price.prompt + completion * price.completion) / 1e6
     cached = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else None
-    return Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached or 0, calls=1, cost=cost)
+    return Usage(
+        prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached or 0, calls=1, cost=usage.cost
+    )
 
 
 def arguments_text(arguments: str | dict[str, Any] | None) -> str:
@@ -171,11 +163,11 @@ def message_of(content: str, reasoning: str, calls: tuple[ToolCall, ...]) -> Mes
     return Message(role="assistant", content=content, reasoning=reasoning, tool_calls=calls)
 
 
-def completions_of(reply: WireReply, model: str, *, price: Price | None = None) -> list[Completion]:
+def completions_of(reply: WireReply, model: str) -> list[Completion]:
     """One Completion for each choice; the reply's usage is on the first, the others carry zero."""
     if not reply.choices:
         raise BadResponse("the reply has no choices", retryable=True)
-    usage = usage_of(reply.usage, price)
+    usage = usage_of(reply.usage)
     return [
         _completion(reply, choice, model, usage if i == 0 or usage is None else Usage())
         for i, choice in enumerate(reply.choices)
