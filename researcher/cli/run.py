@@ -1,0 +1,161 @@
+"""`researcher run` and `researcher resume`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+import typer
+from researcher_tools.documents import open_documents
+
+from researcher.cli.drive import Exit, drive, exit_code, tell_end
+from researcher.cli.estimate import estimate
+from researcher.cli.job import Job, resolve
+from researcher.cli.options import Config, Home, Json, RunId, assignments, given
+from researcher.cli.output import Output
+from researcher.cli.runs import find_run
+from researcher.cli.show import print_answer
+from researcher.config import Settings, load_settings
+from researcher.engine.budget import Prices
+from researcher.engine.orchestrator import Orchestrator
+from researcher.engine.run import Run
+from researcher.errors import UserError
+from researcher.events import RunStarted
+from researcher.report.writer import render_report
+from researcher.store import RunReader, run_path
+
+
+def run(
+    question: Annotated[str | None, typer.Argument(help="The question; `-` reads it from stdin.")] = None,
+    docs: Annotated[Path | None, typer.Option(help="A folder of documents to search and cite.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="chain_of_thought, vote, research, ...")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A parameter of the strategy, key=value.")] = None,
+    threads: Annotated[int | None, typer.Option(help="How many reasoner threads.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="embedded, gguf:PATH, vllm:NAME, http://...#name, openai:name")
+    ] = None,
+    budget_tokens: Annotated[int | None, typer.Option(help="Most tokens, prompts counted in.")] = None,
+    budget_calls: Annotated[int | None, typer.Option(help="Most model calls.")] = None,
+    budget_seconds: Annotated[float | None, typer.Option(help="Most seconds.")] = None,
+    budget_cost: Annotated[float | None, typer.Option(help="Most dollars, where prices are known.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The only randomness of the strategy.")] = None,
+    tool: Annotated[list[str] | None, typer.Option(help="A tool the threads may call; again for more.")] = None,
+    verifier: Annotated[str | None, typer.Option(help="exact, numeric, countdown, game24")] = None,
+    gold: Annotated[str | None, typer.Option(help="The right answer, for a verifier.")] = None,
+    numbers: Annotated[str | None, typer.Option(help="A Countdown problem: the numbers, like 3,5,8.")] = None,
+    target: Annotated[int | None, typer.Option(help="A Countdown problem: the target.")] = None,
+    home: Home = None,
+    config: Config = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings; call nothing.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Write the cited report to this file.")] = None,
+    json: Json = False,
+) -> None:
+    """Answer a question with many reasoner threads; the answer goes to stdout, progress to stderr."""
+    flags = given(
+        docs=docs, strategy=strategy, params=assignments(set_ or ()), threads=threads, model=model, seed=seed,
+        budget_tokens=budget_tokens, budget_calls=budget_calls, budget_seconds=budget_seconds,
+        budget_cost=budget_cost, tools=tool, verifier=verifier, home=home,
+    )  # fmt: skip
+    settings = load_settings(config, flags=flags)
+    job = resolve(question, settings, gold=gold, numbers=numbers, target=target)
+    output = Output(json=json)
+    if dry_run:
+        _print_plan(job, output)
+        return
+    raise typer.Exit(anyio.run(start, job, output, report))
+
+
+def resume(
+    run: RunId,
+    model: Annotated[str | None, typer.Option(help="Another model than the run began with.")] = None,
+    home: Home = None,
+    config: Config = None,
+    report: Annotated[Path | None, typer.Option(help="Write the cited report to this file.")] = None,
+    json: Json = False,
+) -> None:
+    """Go on with a run that was interrupted; no finished call is made again."""
+    settings = load_settings(config, flags=given(model=model, home=home))
+    raise typer.Exit(anyio.run(_resume, find_run(settings.home, run), settings, Output(json=json), report))
+
+
+async def start(job: Job, output: Output, report: Path | None = None) -> Exit:
+    """Start the job's run, follow it to its end and print its answer; the exit code."""
+    settings = job.settings
+    async with Orchestrator(
+        settings.model,
+        home=settings.home,
+        documents=job.documents,
+        tools=job.task.tools or None,
+        prices=_prices(settings),
+    ) as orchestrator:
+        if orchestrator.notice:
+            output.note(orchestrator.notice)
+        run = await orchestrator.start(
+            job.task,
+            strategy=job.strategy,
+            params=job.params,
+            budget=settings.budget.to_budget(),
+            seed=settings.seed,
+        )
+        return await _follow(run, settings.home, output, report)
+
+
+async def _resume(path: Path, settings: Settings, output: Output, report: Path | None) -> Exit:
+    """Go on with the model, the documents and the tools the run began with, unless another model is chosen."""
+    with RunReader(path) as reader:
+        began = reader.event(1).body if reader.head() else None
+    if not isinstance(began, RunStarted):
+        raise UserError(f"run {path.stem} was stopped before its first event; start it anew")
+    async with Orchestrator(
+        settings.model or began.model,
+        home=settings.home,
+        documents=began.settings.get("documents"),
+        tools=began.task.tools or None,
+        prices=_prices(settings),
+    ) as orchestrator:
+        return await _follow(await orchestrator.resume(path.stem), settings.home, output, report)
+
+
+def _prices(settings: Settings) -> Prices | None:
+    return None if settings.prices is None else Prices(**settings.prices.model_dump())
+
+
+async def _follow(run: Run, home: Path, output: Output, report: Path | None) -> Exit:
+    result = await drive(run, output)
+    # The store of a run that has ended is closed; whoever reads it from here on is a reader like any other.
+    with RunReader(run_path(home, run.id)) as reader:
+        print_answer(run.graph, reader.get_blob, output)
+        text = render_report(run.graph, reader.get_blob) if report is not None else ""
+    if report is not None:
+        await anyio.Path(report).write_text(text, "utf-8")
+        output.note(f"report written to {report}")
+    tell_end(run, result, output)
+    return exit_code(result)
+
+
+def _print_plan(job: Job, output: Output) -> None:
+    """The resolved settings as TOML, or as a JSON line; and what they can cost at most."""
+    if job.documents is not None:
+        open_documents(job.documents).close()
+    plan = job.resolved()
+    bound = estimate(job)
+    output.line({"settings": plan, "bound": bound._asdict()})
+    for name, value in plan.items():
+        if value is not None and not isinstance(value, dict):
+            output.data(f"{name} = {_toml(value)}")
+    for name, table in plan.items():
+        if isinstance(table, dict) and table:
+            output.data(f"\n[{name}]")
+            for key, value in table.items():
+                if value is not None:
+                    output.data(f"{key} = {_toml(value)}")
+    if plan["model"] is None:
+        output.note("model: a reachable server, else the embedded model; the run says which")
+    output.note(str(bound))
+
+
+def _toml(value: Any) -> str:
+    # JSON's strings, numbers, booleans and arrays are TOML's too.
+    return json.dumps(value, ensure_ascii=False)

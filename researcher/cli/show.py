@@ -1,0 +1,148 @@
+"""`researcher show`: the answer of a run, what it rests on, and how it came about."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from researcher.cli.options import Home, Json, RunId, home_of
+from researcher.cli.output import Output, spent
+from researcher.cli.runs import find_run
+from researcher.errors import UserError
+from researcher.graph import ThoughtGraph
+from researcher.replay.frames import clip
+from researcher.report.citations import CitationCheck, GetBlob, check_citations
+from researcher.report.why import names, why
+from researcher.report.writer import how_sure
+from researcher.store import RunReader
+
+WHY = 40
+"""Steps of the way to the answer that are shown."""
+
+
+def show(
+    run: RunId,
+    thread: Annotated[str | None, typer.Option(help="One thread's conversation, by its key.")] = None,
+    claims: Annotated[bool, typer.Option("--claims", help="Every claim of the run with its evidence.")] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Show a run: answer, votes with supporters, claims with quotes, threads, usage and why."""
+    output = Output(json=json)
+    with RunReader(find_run(home_of(home), run)) as reader:
+        graph = ThoughtGraph.fold(reader.read())
+        if thread is not None:
+            _show_thread(graph, thread, output)
+        elif claims:
+            _show_claims(graph, reader.get_blob, output)
+        else:
+            _show_run(reader.run, graph, reader.get_blob, output)
+
+
+def print_answer(graph: ThoughtGraph, get_blob: GetBlob, output: Output) -> None:
+    """The answer with the quotes it rests on, or that there is none."""
+    answer = graph.answer
+    if answer is None:
+        output.data("no answer")
+        return
+    output.data(answer.text, style="bold")
+    for number, check in enumerate(check_citations(graph, get_blob, answer.claims), 1):
+        output.data(f"  [{number}] {_cited(check)}")
+    if answer.supported is False:
+        output.data("  not verified: no evidence or no verifier bears this answer")
+
+
+def _cited(check: CitationCheck) -> str:
+    quote = clip(check.quote or check.claim.text, 300)
+    problem = f"  PROBLEM: {check.problem}" if check.problem else ""
+    return f'"{quote}"  {check.source}:{check.evidence.start}-{check.evidence.end}{problem}'
+
+
+def _show_run(run: str, graph: ThoughtGraph, get_blob: GetBlob, output: Output) -> None:
+    began = graph.started
+    checks = check_citations(graph, get_blob, graph.answer.claims) if graph.answer else []
+    threads = Counter(str(info.outcome or "open") for info in graph.threads())
+    output.line(_record(run, graph, checks, threads))
+    if began is not None:
+        output.data(f"question  {began.task.question}")
+        output.data(f"run       {run}: {began.strategy} on {began.model}, seed {began.seed}")
+    detail = f" ({clip(graph.detail)})" if graph.detail else ""
+    output.data(
+        f"ended     {graph.outcome}{detail}" if graph.outcome else "ended     not yet; researcher resume goes on"
+    )
+    output.data()
+    print_answer(graph, get_blob, output)
+    output.data("\nhow sure")
+    for line in how_sure(graph, checks):
+        output.data(f"  {line.removeprefix('- ').replace('**', '')}")
+    output.data("\nvotes")
+    for vote in graph.votes()[:10]:
+        output.data(f"  {vote.count:>5}  {clip(vote.text, 60)}  by {names(vote.supporters)}")
+    output.data(f"\nthreads   {', '.join(f'{n:,} {state}' for state, n in threads.most_common())}")
+    output.data(f"usage     {spent(graph.usage)}")
+    steps = list(why(graph))
+    if steps:
+        output.data("\nwhy")
+        for step in steps[:WHY]:
+            indent = len(step) - len(step.lstrip())
+            output.data("  " + " " * indent + clip(step, 200))
+        if len(steps) > WHY:
+            output.data(f"  and {len(steps) - WHY} more; researcher export has the whole graph")
+
+
+def _record(run: str, graph: ThoughtGraph, checks: list[CitationCheck], threads: Counter[str]) -> dict[str, Any]:
+    """The same for a machine."""
+    return {
+        "id": run,
+        "question": graph.started.task.question if graph.started else None,
+        "outcome": graph.outcome,
+        "answer": graph.answer,
+        "citations": [_citation_record(check) for check in checks],
+        "votes": [{"text": vote.text, "count": vote.count, "threads": vote.supporters} for vote in graph.votes()],
+        "threads": dict(threads),
+        "usage": graph.usage,
+    }
+
+
+def _citation_record(check: CitationCheck) -> dict[str, Any]:
+    evidence = msgspec.to_builtins(check.evidence)
+    return {**evidence, "source": check.source, "quote": check.quote, "claim": check.claim.text, "ok": check.ok}
+
+
+def _show_claims(graph: ThoughtGraph, get_blob: GetBlob, output: Output) -> None:
+    for claim in graph.claims():
+        checks = check_citations(graph, get_blob, [claim.id])
+        output.line(
+            {
+                "claim": claim.text,
+                "verdict": claim.verdict,
+                "threads": list(claim.threads),
+                "evidence": [_citation_record(check) for check in checks],
+            }
+        )
+        output.data(f"{claim.text}  ({claim.verdict or 'not judged'}; {len(claim.threads)} threads)")
+        for check in checks:
+            output.data(f"    {_cited(check)}")
+        if not checks:
+            output.data("    no evidence: these words stand in no source the thread named")
+
+
+def _show_thread(graph: ThoughtGraph, key: str, output: Output) -> None:
+    info = graph.thread(key)
+    if info is None:
+        keys = [thread.key for thread in graph.threads()]
+        shown = ", ".join(keys[:8]) + (", ..." if len(keys) > 8 else "")
+        raise UserError(f"the run has no thread {key!r}; it has {shown or 'none'}")
+    for message in graph.messages(key):
+        output.line(message)
+        output.data(f"[{message.role}]", style="bold")
+        if message.reasoning:
+            output.data(f"<think>\n{message.reasoning}\n</think>")
+        if message.content:
+            output.data(message.content)
+        for call in message.tool_calls:
+            output.data(f"-> {call.name} {call.arguments}")
+    output.note(f"{key}: {info.outcome or 'open'}" + (f" ({info.detail})" if info.detail else ""))
