@@ -99,6 +99,11 @@ class ThoughtGraph:
         """Model calls that were sent and have neither a reply nor a charge: after a crash, those made once more."""
         return len(self._state.calling)
 
+    @property
+    def calling(self) -> tuple[str, ...]:
+        """The threads with such a call."""
+        return tuple(sorted(self._state.calling))
+
     # Threads.
 
     def thread(self, key: str) -> ThreadInfo | None:
