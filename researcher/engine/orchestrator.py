@@ -26,7 +26,7 @@ from researcher.errors import UserError
 from researcher.events import BudgetCharged, RunResumed, RunStarted
 from researcher.graph import ThoughtGraph
 from researcher.models.uri import choose_model, open_model
-from researcher.protocols import Model, Sandbox, Strategy, Tool, Verifier
+from researcher.protocols import Model, Sandbox, Store, Strategy, Tool, Verifier
 from researcher.store import RunStore, new_run_id, run_path
 from researcher.strategies.load import load_strategy
 from researcher.types import Budget, Capabilities, Task, Usage
@@ -84,14 +84,16 @@ class Orchestrator:
                 self.model = self._model_or_uri
             self.capabilities = await self.model.capabilities()
             self._group = await stack.enter_async_context(anyio.create_task_group())
-            stack.callback(self._abort_all)
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        return await self._stack.__aexit__(kind, error, trace)
+        # Runs keep their errors to themselves, so the body's own error goes on as it is, not in a group.
+        self._abort_all()
+        await self._stack.aclose()
+        return None
 
     @property
     def tools(self) -> tuple[str, ...]:
@@ -137,7 +139,7 @@ class Orchestrator:
         if (live := self._runs.get(run_id)) is not None and not live.ended:
             return live
         store = RunStore.open(run_path(self.home, run_id))
-        graph = ThoughtGraph.fold(store.read())
+        graph, seconds = _replay(store)
         began = graph.started
         if began is None:
             await store.aclose()
@@ -149,11 +151,11 @@ class Orchestrator:
             budget or began.budget,
             now=time.monotonic,
             used=graph.usage,
-            spent_seconds=graph.seconds,
+            spent_seconds=seconds,
             prices=self._prices,
         )
         if graph.answer is None:
-            lost = graph.calls_in_flight
+            lost = graph.calling
             journal.add(None, RunResumed(repeated=len(lost)))
             for thread in lost:
                 journal.add(thread, BudgetCharged(usage=Usage(calls=1), reason="lost call", estimated=True))
@@ -215,3 +217,15 @@ class Orchestrator:
     def _abort_all(self) -> None:
         for run in self._runs.values():
             run.abort()
+
+
+def _replay(store: Store) -> tuple[ThoughtGraph, float]:
+    """The graph of the log, and the seconds that processes spent on the run so far."""
+    graph, seconds, began, last = ThoughtGraph(), 0.0, 0.0, 0.0
+    for event in store.read():
+        if isinstance(event.body, RunStarted | RunResumed):
+            seconds += max(0.0, last - began)
+            began = event.at
+        last = event.at
+        graph.apply(event)
+    return graph, seconds + max(0.0, last - began)

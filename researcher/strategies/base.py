@@ -84,9 +84,9 @@ def support(threads: Iterable[ThreadInfo], graph: GraphView, *, wanted: bool) ->
         return True, tuple(claims)
     if verdicts:
         return False, tuple(claims)
-    if wanted:
+    if claims or wanted:
         return bool(claims), tuple(claims)
-    return None, tuple(claims)
+    return None, ()
 
 
 def conclude(threads: Iterable[ThreadInfo], graph: GraphView, *, of: int, wanted: bool, reason: str) -> Answer:

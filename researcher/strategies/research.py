@@ -115,24 +115,29 @@ class Research(Parameters):
     def _write(self, view: View, parts: list[Part]) -> Plan:
         """Start the writers, which may spend the reserve; then take the majority of them."""
         writers = list(view.graph.threads(WRITE))
-        if not writers:
-            prompt = synthesis_prompt(view.task.question, [self._finding(view, part) for part in parts])
-            works = tuple(
-                self.work(
-                    view,
-                    f"{WRITE}/{i}",
-                    prompt,
-                    role="writer",
-                    group=WRITE,
-                    temperature=0.0 if i == 0 else self.temperature,
-                    reserved=True,
-                )
-                for i in range(self.writers)
-            )
+        if works := self._writers(view, parts, range(len(writers), self.writers)[: view.free]):
             return Plan(start=works, cancel=self._surplus(view, parts))
         if any(writer.outcome is None for writer in writers):
             return Plan()
         return Plan(answer=self._answer(view, parts, tally(writers)))
+
+    def _writers(self, view: View, parts: list[Part], numbers: range) -> tuple[Work, ...]:
+        """These writers; the first is greedy, the others sample."""
+        if not numbers:
+            return ()
+        prompt = synthesis_prompt(view.task.question, [self._finding(view, part) for part in parts])
+        return tuple(
+            self.work(
+                view,
+                f"{WRITE}/{i}",
+                prompt,
+                role="writer",
+                group=WRITE,
+                temperature=self.temperature if i else 0.0,
+                reserved=True,
+            )
+            for i in numbers
+        )
 
     def _finding(self, view: View, part: Part) -> Finding:
         if not part.votes.leader:

@@ -1,0 +1,409 @@
+"""Runs on a scripted model and a real store: threads, tools, claims, limits, failures, drain, abort, resume."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from researcher import Orchestrator, tool
+from researcher.errors import ConnectFault, UserError
+from researcher.events import BudgetCharged, Event, MessageAdded, RunFinished, ThreadFinished, ThreadStarted
+from researcher.protocols import Source, ToolResult
+from researcher.store import RunReader, run_path
+from researcher.testing.scripted_model import HANG, ScriptedModel
+from researcher.types import (
+    Budget,
+    Capabilities,
+    Completion,
+    FinishReason,
+    Message,
+    ModelRequest,
+    Outcome,
+    PassageRef,
+    SourceRef,
+    Task,
+    ToolCall,
+    Usage,
+)
+
+pytestmark = pytest.mark.anyio
+PAGE = "Velar was founded by Ana Bel in 1920. It makes bells."
+TASK = Task(question="Who founded Velar?", tools=("search",))
+VOTE: dict[str, Any] = {"strategy": "vote", "params": {"n": 1, "stop": "full"}}
+
+
+@tool
+async def search(query: str) -> ToolResult:
+    """Look it up."""
+    import hashlib
+
+    data = PAGE.encode()
+    sha = hashlib.sha256(data).hexdigest()
+    reference = SourceRef(sha256=sha, name="velar.md")
+    return ToolResult(
+        f"[3] velar.md: {PAGE}", (Source(reference, data),), (PassageRef(n=3, sha256=sha, start=0, end=len(PAGE)),)
+    )
+
+
+def call(arguments: object = None, name: str = "search", call_id: str = "c1") -> ToolCall:
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments or {"query": "velar"})
+    return ToolCall(id=call_id, name=name, arguments=text)
+
+
+FINAL = '[3] "Velar was founded by Ana Bel in 1920."\n<answer>Ana Bel</answer>'
+
+
+def engine(replies: Any, tmp_path: Path, **options: Any) -> Orchestrator:
+    model = replies if isinstance(replies, ScriptedModel) else ScriptedModel(replies)
+    return Orchestrator(model, home=tmp_path, tools=[search], **options)
+
+
+def logged(home: Path, run_id: str, kind: type | None = None) -> list[Event]:
+    events = list(RunReader(run_path(home, run_id)).read())
+    return [event for event in events if kind is None or isinstance(event.body, kind)]
+
+
+async def test_a_thread_calls_a_tool_quotes_and_answers(tmp_path: Path) -> None:
+    async with engine([call(), FINAL], tmp_path) as orchestrator:
+        run = await orchestrator.start(TASK, **VOTE)
+        result = await run.result()
+    assert result.outcome is Outcome.ANSWERED
+    assert result.answer is not None
+    assert (result.answer.text, result.answer.supported) == ("Ana Bel", True)
+    claim = run.graph.claim(result.answer.claims[0])
+    (evidence,) = claim.evidence
+    assert PAGE[evidence.start : evidence.end] == "Velar was founded by Ana Bel in 1920."
+    assert result.usage.calls == 2
+
+
+async def test_a_quote_that_is_not_in_the_source_is_no_evidence(tmp_path: Path) -> None:
+    forged = '[3] "Velar was founded by Bo Lund."\n[9] "Velar was founded by Ana Bel in 1920."\n<answer>Bo</answer>'
+    async with engine([call(), forged], tmp_path) as orchestrator:
+        result = await orchestrator.answer(TASK, **VOTE)
+    assert result.answer is not None
+    assert result.answer.supported is False
+    assert result.answer.claims == ()
+
+
+async def test_events_are_followed_live_and_are_the_log(tmp_path: Path) -> None:
+    async with engine([call(), FINAL], tmp_path) as orchestrator:
+        run = await orchestrator.start(TASK, **VOTE)
+        seen = [event async for event in run.events()]
+    assert seen == logged(tmp_path, run.id)
+    assert isinstance(seen[-1].body, RunFinished)
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        (call("{not json"), "not valid JSON"),
+        (call("[1]"), "one JSON object"),
+        (call({"wrong": 1}), "query"),
+        (call(name="rm"), "no tool 'rm'"),
+    ],
+)
+async def test_the_model_is_told_what_was_wrong_with_its_call(tmp_path: Path, bad: ToolCall, told: str) -> None:
+    model = ScriptedModel([bad, FINAL])
+    async with engine(model, tmp_path) as orchestrator:
+        result = await orchestrator.answer(TASK, **VOTE)
+    assert result.outcome is Outcome.ANSWERED
+    assert told in model.requests[1].messages[-1].content
+
+
+async def test_a_tool_outside_the_grant_is_refused(tmp_path: Path) -> None:
+    model = ScriptedModel([call(), "<answer>none</answer>"])
+    async with engine(model, tmp_path) as orchestrator:
+        await orchestrator.answer(Task(question="q"), **VOTE)
+    assert "There is no tool 'search' for this thread" in model.requests[1].messages[-1].content
+
+
+async def test_a_tool_that_breaks_is_not_nothing_found(tmp_path: Path) -> None:
+    @tool
+    async def broken(query: str) -> str:
+        """Break."""
+        raise RuntimeError("disk on fire")
+
+    model = ScriptedModel([call(name="broken"), "<answer>x</answer>"])
+    async with Orchestrator(model, home=tmp_path, tools=[broken]) as orchestrator:
+        result = await orchestrator.answer(Task(question="q", tools=("broken",)), **VOTE)
+    assert result.outcome is Outcome.ANSWERED
+    assert "failed" in model.requests[1].messages[-1].content
+
+
+async def test_several_calls_of_one_message_keep_their_order(tmp_path: Path) -> None:
+    calls = tuple(call({"query": str(i)}, call_id=f"c{i}") for i in range(3))
+    model = ScriptedModel([Message(role="assistant", tool_calls=calls), FINAL])
+    async with engine(model, tmp_path) as orchestrator:
+        await orchestrator.answer(TASK, **VOTE)
+    assert [m.tool_call_id for m in model.requests[1].messages[-3:]] == ["c0", "c1", "c2"]
+
+
+async def test_one_failure_cancels_no_sibling(tmp_path: Path) -> None:
+    def reply(request: ModelRequest) -> Any:
+        first = request.sampling.seed == min(seeds)
+        return ConnectFault("connection refused") if first else "<answer>a</answer>"
+
+    from researcher.strategies.base import seed_of
+
+    seeds = [seed_of(0, f"vote/{i}") for i in range(4)]
+    async with engine(reply, tmp_path) as orchestrator:
+        run = await orchestrator.start(Task(question="q"), strategy="vote", params={"n": 4, "stop": "full"})
+        result = await run.result()
+    outcomes = sorted(str(t.outcome) for t in run.graph.threads("vote"))
+    assert outcomes == ["answered", "answered", "answered", "failed"]
+    assert result.answer is not None
+    assert (result.answer.votes, result.answer.of) == (3, 3)
+
+
+async def test_all_failing_is_a_failure_that_names_the_cause(tmp_path: Path) -> None:
+    async with engine(lambda _: ConnectFault("connection refused"), tmp_path) as orchestrator:
+        result = await orchestrator.answer(Task(question="q"), strategy="vote", params={"n": 3})
+    assert result.outcome is Outcome.FAILED
+    assert "connection refused" in result.detail
+
+
+async def test_a_broken_stream_is_truncated_not_an_answer(tmp_path: Path) -> None:
+    broken = Completion(
+        message=Message(role="assistant", content="<answer>half</answer>"), finish=FinishReason.TRUNCATED, model="m"
+    )
+    async with engine([broken], tmp_path) as orchestrator:
+        run = await orchestrator.start(Task(question="q"), **VOTE)
+        result = await run.result()
+    assert result.outcome is Outcome.FAILED
+    assert run.graph.threads("vote")[0].outcome is Outcome.FAILED
+    kept = [e.body for e in logged(tmp_path, run.id, MessageAdded)]
+    assert kept[0].message.content == "<answer>half</answer>"  # type: ignore[union-attr]
+
+
+async def test_a_loop_is_told_and_then_stopped(tmp_path: Path) -> None:
+    model = ScriptedModel(lambda _: call())
+    async with engine(model, tmp_path) as orchestrator:
+        run = await orchestrator.start(TASK, **VOTE)
+        await run.result()
+    (thread,) = run.graph.threads("vote")
+    assert thread.outcome is Outcome.EXHAUSTED
+    assert "loop" in thread.detail
+    assert model.calls == 4
+    assert "very call before" in model.requests[-1].messages[-1].content
+
+
+async def test_the_turn_limit_ends_a_thread(tmp_path: Path) -> None:
+    model = ScriptedModel(lambda r: call({"query": str(len(r.messages))}))
+    async with engine(model, tmp_path) as orchestrator:
+        run = await orchestrator.start(TASK, strategy="vote", params={"n": 1, "turns": 3})
+        await run.result()
+    assert model.calls == 3
+    assert run.graph.threads("vote")[0].outcome is Outcome.EXHAUSTED
+
+
+async def test_a_filtered_reply_is_a_refusal(tmp_path: Path) -> None:
+    filtered = Completion(
+        message=Message(role="assistant", content=""), finish=FinishReason.CONTENT_FILTER, model="m", usage=Usage()
+    )
+    async with engine([filtered], tmp_path) as orchestrator:
+        run = await orchestrator.start(Task(question="q"), **VOTE)
+        await run.result()
+    assert run.graph.threads("vote")[0].outcome is Outcome.REFUSED
+
+
+async def test_an_early_stop_cancels_the_rest_and_their_tokens_are_charged(tmp_path: Path) -> None:
+    count = 0
+
+    def reply(request: ModelRequest) -> Any:
+        nonlocal count
+        count += 1
+        return "<answer>a</answer>" if count <= 9 else HANG
+
+    model = ScriptedModel(reply)
+    async with engine(model, tmp_path) as orchestrator:
+        run = await orchestrator.start(Task(question="q"), strategy="vote", params={"n": 16})
+        result = await run.result()
+    assert result.answer is not None
+    assert result.answer.votes == 9
+    assert model.in_flight == 0
+    assert model.cancelled == 7
+    assert sum(t.outcome is Outcome.CANCELLED for t in run.graph.threads("vote")) == 7
+    assert len(logged(tmp_path, run.id, BudgetCharged)) == 7
+    assert result.usage.calls == 16
+
+
+async def test_a_token_budget_ends_with_a_partial_answer_and_says_so(tmp_path: Path) -> None:
+    model = ScriptedModel(lambda _: "one two three <answer>a</answer>")
+    async with engine(model, tmp_path, concurrency=1) as orchestrator:
+        params = {"n": 100, "stop": "full", "max_tokens": 16}
+        run = await orchestrator.start(Task(question="q"), strategy="vote", params=params, budget=Budget(tokens=400))
+        result = await run.result()
+    assert result.limit == "tokens"
+    assert result.answer is not None
+    assert 1 <= result.answer.votes < 100
+    assert result.usage.tokens <= 400
+
+
+async def test_a_call_budget_is_exact(tmp_path: Path) -> None:
+    model = ScriptedModel(lambda _: "<answer>a</answer>")
+    async with engine(model, tmp_path) as orchestrator:
+        budget = Budget(calls=5, reserve=0.0)
+        result = await orchestrator.answer(
+            Task(question="q"), strategy="vote", params={"n": 50, "stop": "full"}, budget=budget
+        )
+    assert model.calls == 5
+    assert result.limit == "calls"
+    assert result.answer is not None
+    assert result.answer.votes == 5
+
+
+async def test_the_time_limit_stops_hanging_threads(tmp_path: Path) -> None:
+    count = 0
+
+    def reply(_: ModelRequest) -> Any:
+        nonlocal count
+        count += 1
+        return "<answer>a</answer>" if count == 1 else HANG
+
+    async with engine(reply, tmp_path) as orchestrator:
+        run = await orchestrator.start(
+            Task(question="q"), strategy="vote", params={"n": 3, "stop": "full"}, budget=Budget(seconds=0.05)
+        )
+        with anyio.fail_after(5):
+            result = await run.result()
+    assert result.limit == "seconds"
+    assert result.answer is not None
+    assert result.answer.votes == 1
+
+
+async def test_drain_keeps_what_is_in_flight_and_resume_goes_on(tmp_path: Path) -> None:
+    release = anyio.Event()
+
+    async def reply(request: ModelRequest) -> Any:
+        await release.wait()
+        return call() if len(request.messages) == 2 else FINAL
+
+    model = ScriptedModel(reply)
+    async with engine(model, tmp_path) as orchestrator:
+        run = await orchestrator.start(TASK, strategy="vote", params={"n": 3, "stop": "full"})
+        await anyio.wait_all_tasks_blocked()
+        run.drain()
+        release.set()
+        result = await run.result()
+        assert result.interrupted
+        assert model.calls == 3
+    again = ScriptedModel(lambda _: FINAL)
+    async with engine(again, tmp_path) as orchestrator:
+        resumed = await orchestrator.resume(run.id)
+        result = await resumed.result()
+    assert result.answer is not None
+    assert (result.answer.text, result.answer.votes, result.answer.supported) == ("Ana Bel", 3, True)
+    assert again.calls == 3  # the first replies were not asked for again
+    assert result.usage.calls == 6
+
+
+async def test_abort_stops_at_once_and_can_be_resumed(tmp_path: Path) -> None:
+    model = ScriptedModel(lambda _: HANG)
+    async with engine(model, tmp_path) as orchestrator:
+        run = await orchestrator.start(TASK, strategy="vote", params={"n": 2, "stop": "full"})
+        await anyio.wait_all_tasks_blocked()
+        run.abort()
+        with anyio.fail_after(5):
+            result = await run.result()
+    assert result.interrupted
+    assert model.in_flight == 0
+    assert not logged(tmp_path, run.id, ThreadFinished)
+    async with engine(lambda _: FINAL, tmp_path) as orchestrator:
+        result = await (await orchestrator.resume(run.id)).result()
+    assert result.outcome is Outcome.ANSWERED
+
+
+async def test_resuming_a_finished_run_asks_nothing(tmp_path: Path) -> None:
+    async with engine([call(), FINAL], tmp_path) as orchestrator:
+        run = await orchestrator.start(TASK, **VOTE)
+        first = await run.result()
+    model = ScriptedModel([])
+    async with engine(model, tmp_path) as orchestrator:
+        again = await (await orchestrator.resume(run.id)).result()
+    assert model.calls == 0
+    assert again.answer == first.answer
+
+
+async def test_several_runs_share_an_orchestrator_and_one_breaking_harms_none(tmp_path: Path) -> None:
+    def reply(request: ModelRequest) -> Any:
+        return ConnectFault("down") if "bad" in request.messages[-1].content else "<answer>a</answer>"
+
+    async with engine(reply, tmp_path) as orchestrator:
+        runs = [await orchestrator.start(Task(question=q), **VOTE) for q in ("good", "bad", "good too")]
+        results = [await run.result() for run in runs]
+    assert [r.outcome for r in results] == [Outcome.ANSWERED, Outcome.FAILED, Outcome.ANSWERED]
+
+
+async def test_leaving_the_orchestrator_stops_its_runs(tmp_path: Path) -> None:
+    model = ScriptedModel(lambda _: HANG)
+    with anyio.fail_after(10):
+        async with engine(model, tmp_path) as orchestrator:
+            await orchestrator.start(Task(question="q"), **VOTE)
+            await anyio.wait_all_tasks_blocked()
+    assert model.in_flight == 0
+
+
+async def test_the_replay_is_the_run(tmp_path: Path) -> None:
+    from researcher.graph import ThoughtGraph
+
+    async with engine([call(), FINAL], tmp_path) as orchestrator:
+        run = await orchestrator.start(TASK, **VOTE)
+        await run.result()
+    replayed = ThoughtGraph.fold(logged(tmp_path, run.id))
+    assert replayed.answer == run.graph.answer
+    assert set(replayed.nx.nodes) == set(run.graph.nx.nodes)
+    assert len(logged(tmp_path, run.id, ThreadStarted)) == 1
+
+
+async def test_token_ids_continue_the_path_or_say_that_they_do_not(tmp_path: Path) -> None:
+    def completion(message: Message, prompt: tuple[int, ...], ids: tuple[int, ...]) -> Completion:
+        finish = FinishReason.TOOL_CALLS if message.tool_calls else FinishReason.STOP
+        return Completion(message=message, finish=finish, model="m", prompt_ids=prompt, token_ids=ids, logprobs=(-0.5,))
+
+    ask = Message(role="assistant", tool_calls=(call(),))
+    again = Message(role="assistant", tool_calls=(call({"query": "more"}, call_id="c2"),))
+    script = [
+        completion(ask, (1, 2), (3,)),
+        completion(again, (1, 2, 3, 4), (5,)),
+        completion(Message(role="assistant", content=FINAL), (1, 9), (6,)),
+    ]
+    model = ScriptedModel(script, capabilities=Capabilities(token_ids=True, logprobs=True))
+    async with engine(model, tmp_path) as orchestrator:
+        run = await orchestrator.start(TASK, **VOTE)
+        await run.result()
+    tokens = [e.body.tokens for e in logged(tmp_path, run.id, MessageAdded)]  # type: ignore[union-attr]
+    assert [(t.ids, t.sampled_from, t.rebased) for t in tokens if t] == [
+        ((1, 2, 3), 2, False),
+        ((4, 5), 1, False),
+        ((1, 9, 6), 2, True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "says"),
+    [
+        (Task(question="  "), {}, "question is empty"),
+        (Task(question="q", tools=("nope",)), {}, "'nope' is not available"),
+        (Task(question="q"), {"budget": Budget(tokens=0)}, "leaves nothing to spend"),
+        (Task(question="q"), {"budget": Budget(cost=1.0)}, "needs prices"),
+        (Task(question="q"), {"strategy": "votes"}, "did you mean vote"),
+        (Task(question="q", verifier="exat"), {}, "exact"),
+    ],
+)
+async def test_bad_input_is_refused_before_anything_is_spent(
+    tmp_path: Path, task: Task, options: dict[str, Any], says: str
+) -> None:
+    model = ScriptedModel([])
+    async with engine(model, tmp_path) as orchestrator:
+        with pytest.raises(UserError, match=says):
+            await orchestrator.start(task, **options)
+    assert model.calls == 0
+
+
+async def test_a_server_without_tools_is_refused_where_the_task_needs_them(tmp_path: Path) -> None:
+    model = ScriptedModel([], capabilities=Capabilities(tools=False))
+    async with engine(model, tmp_path) as orchestrator:
+        with pytest.raises(UserError, match="needs tools"):
+            await orchestrator.start(TASK)
