@@ -17,6 +17,7 @@ import msgspec
 from researcher.models.call import Call
 from researcher.models.exchange import Exchange
 from researcher.models.limiter import AdaptiveLimiter
+from researcher.models.llamacpp import as_chat, prompt_ids
 from researcher.models.probe import Probe, probe_server
 from researcher.models.requests import RequestEncoder, ServerKind
 from researcher.models.retry import RetryPolicy
@@ -109,6 +110,12 @@ class Endpoint:
 
     async def complete(self, request: ModelRequest, progress: Progress | None = None) -> Completion:
         """One completion. Raises ModelError. A cancelled call closes its request and gives back its permit."""
+        if request.sampling.token_ids or request.sampling.logprobs:
+            probe = self._probe or await self.probe()
+            if probe.kind is ServerKind.LLAMA_CPP and probe.capabilities.token_ids:
+                return await self._llamacpp_chat(request, probe.model, progress)
+            if probe.kind is ServerKind.LLAMA_CPP and request.tools:
+                request = msgspec.structs.replace(request, stream=False)  # it refuses logprobs for such a stream
         if not request.stream:
             return (await self.complete_many(request, 1, progress))[0]
         name, kind, request = await self._prepared(request)
@@ -135,6 +142,13 @@ class Endpoint:
         if stream:
             return await self._streamed("/completions", body, name, progress or Progress())
         return (await self._whole("/completions", body, name, progress))[0]
+
+    async def _llamacpp_chat(self, request: ModelRequest, name: str, progress: Progress | None) -> Completion:
+        """Chat with all ids on record; always streamed, because only then does a cancelled call end there too."""
+        prompt = await prompt_ids(self._exchange, self._encoder, request, name)
+        sampling = msgspec.structs.replace(request.sampling, logprobs=True)
+        written = await self.completions(prompt, sampling, stream=True, progress=progress)
+        return as_chat(written, prompt, tools=bool(request.tools))
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -49,6 +49,13 @@ class Exchange:
         async with self._transport.open("GET", url, self._headers) as reply:
             return Answered(reply.status, await _read(reply, cap))
 
+    async def ask(self, url: str, body: bytes) -> bytes:
+        """The body of the reply to a POST outside of the protocol. Raises ModelError for a refusal."""
+        async with self._transport.open("POST", url, self._headers, body) as reply:
+            if reply.status != 200:
+                raise await self._refusal(reply)
+            return await _read(reply)
+
     async def reply(self, path: str, body: bytes) -> WireReply:
         """The whole reply to a POST."""
         async with self._open(path, body) as reply:
@@ -70,20 +77,28 @@ class Exchange:
         parser, state = EventParser(), _StreamState()
         try:
             async with asyncio.timeout(None) as idle:
-                while chunk := await reply.read():
+                while chunk := await self._next(reply, state):
                     self._take(parser.feed(chunk), state, take)
                     self._alive(idle, state)
-                self._take(parser.close(), state, take)
         except TimeoutError:
             if state.done:
                 return
-        except BadResponse as broken:
-            if state.done or (state.taken and broken.retryable):
-                return  # broke off: the caller sees whether a finish reason came
-            raise
         else:
+            if not state.broken:
+                self._take_last(parser.close(), state, take)
             return
         raise DeadlineExceeded(f"{self.base_url} sent nothing for {self._idle:g} s in the middle of a stream")
+
+    async def _next(self, reply: Incoming, state: _StreamState) -> bytes:
+        """The next bytes. A stream that breaks off after its first chunk just ends: the caller sees that no finish
+        reason came, and has what arrived."""
+        try:
+            return await reply.read()
+        except BadResponse as fault:
+            if not (state.done or (state.taken and fault.retryable)):
+                raise
+            state.broken = True
+            return b""
 
     def _alive(self, idle: asyncio.Timeout, state: _StreamState) -> None:
         now = asyncio.get_running_loop().time()
@@ -100,6 +115,14 @@ class Exchange:
             elif not state.done:
                 take(self._checked(data))
                 state.taken = True
+
+    def _take_last(self, events: list[bytes], state: _StreamState, take: Callable[[WireReply], None]) -> None:
+        """Events whose blank line never came; half of one is no event."""
+        try:
+            self._take(events, state, take)
+        except BadResponse:
+            if not state.taken:
+                raise
 
     def _open(self, path: str, body: bytes) -> AbstractAsyncContextManager[Incoming]:
         return self._transport.open("POST", self.base_url + path, self._headers, body)
@@ -122,12 +145,12 @@ class Exchange:
 
 
 class _StreamState:
-    """Whether a chunk was taken, whether [DONE] came, and when the idle deadline is due."""
+    """Whether a chunk was taken, whether [DONE] came, whether it broke off, and when the idle deadline is due."""
 
-    __slots__ = ("done", "due", "taken")
+    __slots__ = ("broken", "done", "due", "taken")
 
     def __init__(self) -> None:
-        self.done, self.taken, self.due = False, False, 0.0
+        self.broken, self.done, self.taken, self.due = False, False, False, 0.0
 
 
 def _as_chunk(reply: WireReply) -> WireReply:

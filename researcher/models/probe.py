@@ -11,6 +11,7 @@ import msgspec
 from researcher.errors import ConnectFault, ModelError, RequestRejected, ServerFault
 from researcher.models.exchange import Answered, Exchange
 from researcher.models.faults import refusal
+from researcher.models.llamacpp import writes_qwen
 from researcher.models.requests import ServerKind
 from researcher.types import Capabilities, Frozen
 
@@ -65,7 +66,11 @@ async def _probe(exchange: Exchange, model: str | None) -> Probe:
         settings = props["default_generation_settings"]
         context = settings.get("n_ctx") if isinstance(settings, dict) else None
         slots = props.get("total_slots")
-        can = msgspec.structs.replace(_CAN[ServerKind.LLAMA_CPP], context=context if isinstance(context, int) else None)
+        can = msgspec.structs.replace(
+            _CAN[ServerKind.LLAMA_CPP],
+            context=context if isinstance(context, int) else None,
+            token_ids=writes_qwen(props.get("chat_template")),
+        )
         return Probe(
             kind=ServerKind.LLAMA_CPP, model=found.id, capabilities=can, slots=slots if isinstance(slots, int) else None
         )

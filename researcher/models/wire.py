@@ -158,8 +158,16 @@ def split_thought(content: str, reasoning: str) -> tuple[str, str]:
 
 
 def message_of(content: str, reasoning: str, calls: tuple[ToolCall, ...]) -> Message:
-    """The assistant's message."""
+    """The assistant's message, without the line ends that stand between its parts.
+
+    vLLM leaves them in, llama.cpp some of them, and a chat template writes them again: what is sent back must render
+    to the tokens that were sampled.
+    """
     content, reasoning = split_thought(content, reasoning)
+    if reasoning:
+        content, reasoning = content.lstrip("\n"), reasoning.strip("\n")
+    if calls:
+        content = content.rstrip("\n")
     return Message(role="assistant", content=content, reasoning=reasoning, tool_calls=calls)
 
 
