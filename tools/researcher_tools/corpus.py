@@ -42,6 +42,7 @@ class Corpus:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._db = connection
+        self._ranges: dict[str, tuple[int, int]] | None = None
 
     @classmethod
     def from_texts(cls, texts: Mapping[str, str]) -> Self:
@@ -57,6 +58,7 @@ class Corpus:
         rows = [(text[a:b], name, a, b) for name, text in texts.items() for a, b in spans(text)]
         with self._db:
             self._db.executemany("INSERT INTO passages(body, source, first, last) VALUES (?, ?, ?, ?)", rows)
+        self._ranges = None
 
     def search(self, query: str, k: int = 4) -> list[Passage]:
         """The k best passages for any of the query's words, best first; no query is a syntax error."""
@@ -68,7 +70,12 @@ class Corpus:
 
     def read(self, source: str) -> list[Passage]:
         """All passages of one source in their order; none if there is no such source."""
-        return list(_passages(self._db.execute(f"{_SELECT} WHERE source = ? ORDER BY rowid", (source,))))
+        if self._ranges is None:  # the full-text table has no index on the source: without this, a scan a read
+            rows = self._db.execute("SELECT source, min(rowid), max(rowid) FROM passages GROUP BY source")
+            self._ranges = {str(name): (int(first), int(last)) for name, first, last in rows}
+        first, last = self._ranges.get(source, (1, 0))
+        sql = f"{_SELECT} WHERE rowid BETWEEN ? AND ? AND source = ? ORDER BY rowid"
+        return list(_passages(self._db.execute(sql, (first, last, source))))
 
     def passage(self, n: int) -> Passage | None:
         """The passage with this number."""

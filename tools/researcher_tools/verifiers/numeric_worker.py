@@ -24,22 +24,29 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     from math_verify import verify
 
-    _read("$1$")  # loads the grammar now, so that the first answer has its full time
+    _read("1", dollars=True)  # loads the grammar now, so that the first answer has its full time
     _reply(replies, {"ready": True})
     for line in sys.stdin:
         asked = json.loads(line)
-        gold, answer = _read(asked["gold"]), _read(asked["answer"])
+        gold, answer = _read_both(asked["gold"], asked["answer"])
         right = bool(verify(gold, answer, timeout_seconds=None)) if gold else None
         _reply(replies, {"right": right})
 
 
-def _read(text: str) -> list[Any]:
-    """What math-verify finds in a text; LaTeX, sets and tuples are found only between dollars."""
+def _read_both(gold: str, answer: str) -> tuple[list[Any], list[Any]]:
+    """What math-verify finds in each. LaTeX, sets and tuples are found only between dollars: then in both."""
+    found = _read(gold, dollars="\\" in gold)
+    if found:
+        return found, _read(answer, dollars="\\" in answer)
+    return _read(gold, dollars=True), _read(answer, dollars=True)
+
+
+def _read(text: str, *, dollars: bool) -> list[Any]:
     from math_verify import parse
 
     bare = "$" not in text and "\\boxed" not in text
-    found: list[Any] = [] if bare and "\\" in text else parse(text, parsing_timeout=None)
-    return found or (parse(f"${text}$", parsing_timeout=None) if bare else [])
+    found: list[Any] = parse(f"${text}$" if dollars and bare else text, parsing_timeout=None)
+    return found
 
 
 def _reply(replies: object, value: dict[str, bool | None]) -> None:
