@@ -80,7 +80,7 @@ class Call(Generic[T]):
             except OutOfDescriptors as starved:  # back-pressure: never sent, so it is no attempt
                 self._fault = starved
                 self._limiter.exhausted()
-            except (RateLimited, ServerFault) as fault:
+            except ModelError as fault:
                 self.attempts += 1
                 self._slow_down(fault, started)
                 raise
@@ -88,9 +88,9 @@ class Call(Generic[T]):
                 self._limiter.release()
             await self._sleep(random.uniform(0.05, 0.25))
 
-    def _slow_down(self, fault: RateLimited | ServerFault, started: float) -> None:
+    def _slow_down(self, fault: ModelError, started: float) -> None:
         """One refusal for load is for all callers: the limit falls, and the wait the server asked for is everyone's."""
-        if isinstance(fault, ServerFault) and fault.status not in OVERLOAD:
+        if not (isinstance(fault, RateLimited) or (isinstance(fault, ServerFault) and fault.status in OVERLOAD)):
             return
         self._limiter.overloaded(started)
         asked = asked_wait(fault)

@@ -128,7 +128,7 @@ class Exchange:
         return self._transport.open("POST", self.base_url + path, self._headers, body)
 
     def _checked(self, data: bytes) -> WireReply:
-        reply = decode_reply(data)
+        reply = decode_reply(data, key=self.key)
         if reply.error is not None or (reply.choices is None and reply.object == "error"):
             found = error_text(msgspec.json.decode(data))
             if found is not None:

@@ -55,7 +55,7 @@ def error_text(data: Any) -> ErrorText | None:
 def refusal(status: int, headers: Mapping[str, str], body: bytes, *, where: str, key: str | None) -> ModelError:
     """The error for a status that is not 200."""
     found = read_error(body)
-    text = found or ErrorText(body[: 4 * QUOTE].decode("utf-8", "replace"), "", None)
+    text = found or ErrorText(body.decode("utf-8", "replace"), "", None)
     if 300 <= status < 400:
         text = ErrorText("it redirects; use the final address as the model's URL", "", None)
     return typed(status, text, where=where, key=key, wait=retry_after(headers))

@@ -148,11 +148,11 @@ async def open_model(
             async with open_vllm(parsed.target) as model:
                 yield model
         case "openai" | "http":
-            model = _remote(parsed, env, limits)
+            remote = _remote(parsed, env, limits)
             try:
-                yield model
+                yield remote
             finally:
-                await model.aclose()
+                await remote.aclose()
 
 
 def _gguf(target: str) -> Path | None:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from researcher.errors import BadResponse
+from researcher.models.faults import quote
 from researcher.types import Completion, FinishReason, Message, ToolCall, Usage
 
 
@@ -114,15 +115,14 @@ _FINISH = {
 }  # fmt: skip
 
 
-def decode_reply(data: bytes) -> WireReply:
+def decode_reply(data: bytes, *, key: str | None = None) -> WireReply:
     """The reply in these bytes. Raises BadResponse (retryable) where they are not the protocol."""
     try:
         return _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        start = data[:60].decode("utf-8", "replace")
-        raise BadResponse(
-            f"the reply is not a completion in JSON ({error}); it begins {start!r}", retryable=True
-        ) from None
+        why = f"the reply is not a completion in JSON ({error})"
+    start = quote(data[:4096].decode("utf-8", "replace"), key)
+    raise BadResponse(f"{why}; it begins: {start}", retryable=True)
 
 
 def finish_of(reason: str | None, *, tools: bool) -> FinishReason:

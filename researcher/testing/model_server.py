@@ -16,6 +16,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -32,13 +33,15 @@ MODEL = "test"
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A request as it came: `body` is decoded JSON, {} where there was none. `n` counts completions asked, from 0."""
+    """A request as it came: `body` is decoded JSON, {} where there was none. `n` counts completions asked, from 0;
+    `at` is its monotonic time."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: dict[str, Any]
     n: int = 0
+    at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -138,7 +141,9 @@ class ModelServer:
 
     def received(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Received:
         """The request as an object, numbered and kept."""
-        request = Received(method, path, headers, msgspec.json.decode(body) if body else {}, self.counts.calls)
+        request = Received(
+            method, path, headers, msgspec.json.decode(body) if body else {}, self.counts.calls, time.monotonic()
+        )
         self.note(calls=1)
         if self._keep:
             self.requests.append(request)
