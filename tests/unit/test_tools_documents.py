@@ -50,22 +50,25 @@ def test_what_is_left_out_is_listed_with_its_reason(tmp_path: Path) -> None:
             ".hidden.md": "Hidden.",
             ".git/config.md": "Hidden.",
             "new\nline.md": "Forged.",
+            "narrow\u202fspace.md": "Good too.",
             "wide.txt": "Wide.".encode("utf-16"),
         },
     )
     _folder(tmp_path, {"secret.txt": "Secret."})
+    (folder / "loop").symlink_to(folder)
     (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
     os.mkfifo(folder / "pipe.txt")
     with (folder / "huge.txt").open("wb") as file:
         file.truncate(MAX_FILE + 1)
     documents = open_documents(folder)
-    assert list(documents.sources) == ["good.md", "wide.txt"]
+    assert list(documents.sources) == ["good.md", "narrow\u202fspace.md", "wide.txt"]
     reasons = dict(documents.skipped)
     assert reasons.pop("bad.pdf").startswith("damaged PDF")
     assert reasons == {
         "blank.md": "no text",
         "huge.txt": "larger than 20 MB",
         "image.png": ".png is not a document type",
+        "loop/": "a link to a folder",
         "latin.txt": "not UTF-8 text at byte 3",
         "link.txt": "a link that leaves the folder",
         "new\nline.md": "its name has control characters or is not UTF-8",
@@ -99,6 +102,13 @@ def test_html_without_a_library_keeps_the_visible_blocks() -> None:
         "<head><title>T</title></head><h1>Velar</h1><p>Founded by <b>Ann</b>&nbsp;&amp; co.<script>x</script><p>1&lt;2"
     )
     assert html_text(page) == "Velar\n\nFounded by Ann & co.\n\n1<2"
+
+
+@pytest.mark.parametrize(
+    "page", ["<![xyz[ a ]]><p>b", "<p>b<![if", "<!--[if IE]>x<![endif]--><p>b", "<!doctype <p>b</p>x>b"]
+)
+def test_malformed_html_does_not_stop_a_folder(page: str) -> None:
+    assert "b" in html_text(page)
 
 
 @pytest.mark.slow

@@ -139,6 +139,18 @@ async def test_a_process_that_dies_is_unverified_and_replaced(numeric: Numeric) 
 
 
 @pytest.mark.slow
+async def test_a_cancelled_comparison_holds_up_nobody(numeric: Numeric) -> None:
+    verifier = Numeric(seconds=60.0)
+    assert await _status(verifier, r"\frac13", "2/6") == "correct"
+    with anyio.move_on_after(0.1) as scope:
+        await _status(verifier, "1/3", "9**9**9**9")
+    assert scope.cancelled_caught
+    with anyio.fail_after(30):
+        assert await _status(verifier, r"\frac13", "2/6") == "correct"
+        await verifier.aclose()
+
+
+@pytest.mark.slow
 async def test_a_process_that_cannot_start_is_unverified(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("math_verify")
     monkeypatch.setattr(sys, "executable", "/no/such/python")

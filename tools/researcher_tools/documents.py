@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ MAX_TOTAL = 200 * 2**20
 """Characters of text above which further files of a folder are skipped."""
 
 _SHOWN = 5
+_UNSAFE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 class Skipped(NamedTuple):
@@ -111,6 +113,9 @@ def _files(folder: Path, skipped: list[Skipped]) -> Iterator[tuple[str, Path]]:
 
     for at, folders, files in os.walk(folder, onerror=unlisted):
         folders[:] = [each for each in folders if not each.startswith(".")]
+        for each in folders:
+            if (link := Path(at, each)).is_symlink():  # not walked: a link may lead round in a circle
+                skipped.append(Skipped(link.relative_to(folder).as_posix() + "/", "a link to a folder"))
         for each in files:
             if not each.startswith("."):
                 path = Path(at, each)
@@ -119,7 +124,7 @@ def _files(folder: Path, skipped: list[Skipped]) -> Iterator[tuple[str, Path]]:
 
 def _load(folder: Path, name: str, path: Path) -> Text:
     # A name stands in the line that a model reads: it must not be able to forge another line.
-    if not name.isprintable():
+    if any(unicodedata.category(char) in _UNSAFE for char in name):
         raise Unreadable("its name has control characters or is not UTF-8")
     if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
         raise Unreadable("a link that leaves the folder")

@@ -43,7 +43,8 @@ def load(path: Path) -> Text:
     except OSError as error:
         raise Unreadable(error.strerror or "cannot be read") from None
     found = reader(data)
-    text = found.text.replace("\r\n", "\n").replace("\r", "\n")
+    # Lone surrogates come out of broken character maps and references; the stored text must be UTF-8.
+    text = found.text.encode("utf-8", "replace").decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
         raise Unreadable("no text")
     if len(text) > MAX_TEXT:
@@ -105,8 +106,7 @@ def _pdf(data: bytes) -> Text:
     text = "\n\n".join(page.strip() for page in pages if page.strip())
     if not text:
         raise Unreadable("no text layer (a scan?)")
-    # Lone surrogates come out of broken character maps; the stored text must be UTF-8.
-    return Text(text.encode("utf-8", "replace").decode("utf-8").replace("\0", ""), "application/pdf")
+    return Text(text.replace("\0", ""), "application/pdf")
 
 
 READERS: dict[str, Callable[[bytes], Text]] = {
@@ -140,6 +140,11 @@ class _Visible(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.parts: list[str] = []
         self._hidden: list[str] = []
+
+    def parse_marked_section(self, i: int, report: int = 1) -> int:
+        """Skip to the end of `<![...>`; the parser's own reading of it stops at an unknown keyword."""
+        end = self.rawdata.find(">", i)
+        return end + 1 if end >= 0 else -1
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in _HIDDEN:

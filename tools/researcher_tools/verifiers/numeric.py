@@ -67,16 +67,26 @@ class Numeric:
         if importlib.util.find_spec("math_verify") is None:
             return self._verdict(None, "math-verify is not installed: pip install 'researcher-orchestrator[local]'")
         try:
-            right = await anyio.to_thread.run_sync(
-                self._worker.compare, gold, answer, limiter=self._turn, abandon_on_cancel=False
-            )
+            right = await self._compare(gold, answer)
         except (TimeoutError, OSError, ValueError) as error:
             return self._verdict(None, str(error))
         return self._verdict(right, "the gold answer cannot be read" if right is None else "not equal")
 
+    async def _compare(self, gold: str, answer: str) -> bool | None:
+        """The worker's word; a cancelled comparison takes the process with it, so that the next one need not wait."""
+        async with self._turn:
+            settled = False
+            try:
+                right = await anyio.to_thread.run_sync(self._worker.compare, gold, answer, abandon_on_cancel=True)
+                settled = True
+            finally:
+                if not settled:
+                    self._worker.abort()
+        return right
+
     async def aclose(self) -> None:
         """End the process; it is started again if it is needed again."""
-        await anyio.to_thread.run_sync(self._worker.stop, limiter=self._turn)
+        await anyio.to_thread.run_sync(self._worker.stop)
 
     def _verdict(self, right: bool | None, reason: str) -> Verdict:
         if right is None:
@@ -110,6 +120,11 @@ class Worker:
                 if not settled:
                     self._end()
             return right
+
+    def abort(self) -> None:
+        """End the process under whoever waits for it."""
+        if (process := self._process) is not None:
+            process.kill()
 
     def stop(self) -> None:
         """End the process if it runs."""
