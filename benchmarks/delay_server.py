@@ -10,6 +10,8 @@ import argparse
 import asyncio
 import json
 import resource
+from collections import Counter
+from typing import ClassVar
 
 TURNS = 4
 
@@ -50,6 +52,9 @@ class Server(asyncio.Protocol):
     """One connection, one request at a time, as HTTP/1.1 clients do."""
 
     delay = 0.2
+    counting = False
+    answered: ClassVar[Counter[str]] = Counter()
+    """Replies begun, by the request's seed and turn ("seed/turn", turns from 1); GET /counts reads them."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -72,18 +77,27 @@ class Server(asyncio.Protocol):
     def answer(self, head: bytes, body: bytes) -> None:
         if head.startswith(b"POST") and b"/chat/completions" in head[:64]:
             turn = min(TURNS, 1 + body.count(b'"assistant"'))
-            asyncio.get_running_loop().call_later(self.delay, self.write, REPLIES[turn])
+            asyncio.get_running_loop().call_later(self.delay, self.finish, REPLIES[turn], body)
+        elif b"/counts" in head[:64]:
+            self.write(_response(json.dumps(self.answered).encode()))
         else:
             self.write(MODELS if b"/models" in head[:64] else NOT_FOUND)
+
+    def finish(self, data: bytes, body: bytes) -> None:
+        if self.counting and not self.transport.is_closing():
+            request = json.loads(body)
+            turn = 1 + sum(message["role"] == "assistant" for message in request["messages"])
+            self.answered[f"{request.get('seed')}/{turn}"] += 1
+        self.write(data)
 
     def write(self, data: bytes) -> None:
         if not self.transport.is_closing():
             self.transport.write(data)
 
 
-async def serve(delay: float) -> None:
+async def serve(delay: float, *, counting: bool = False) -> None:
     """Serve on a free loopback port, printed on the first line, until killed."""
-    Server.delay = delay
+    Server.delay, Server.counting = delay, counting
     server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0, backlog=65_535)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
@@ -92,6 +106,8 @@ async def serve(delay: float) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--delay", type=float, default=0.2)
+    parser.add_argument("--counting", action="store_true", help="count replies by request, for GET /counts")
+    options = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    asyncio.run(serve(parser.parse_args().delay))
+    asyncio.run(serve(options.delay, counting=options.counting))

@@ -134,10 +134,11 @@ class Reasoner:
         if shared.draining():
             shared.ledger.settle(hold, Usage())
             return
-        shared.journal.add(self._key, CallStarted())
+        started = shared.journal.add(self._key, CallStarted())
         progress = Progress()
         used: Usage | None = None
         try:
+            await shared.journal.durable(started)  # so that a crash cannot leave a paid call uncounted
             completion = await shared.model.complete(self._request(hold.max_tokens), progress)
             used = self._record(completion)
         finally:
