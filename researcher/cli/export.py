@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +15,7 @@ from researcher.cli.options import Home, RunId, home_of
 from researcher.cli.output import Output
 from researcher.cli.runs import find_run
 from researcher.graph import ThoughtGraph
+from researcher.graph.export import graphml, node_link
 from researcher.store import RunReader
 
 
@@ -37,7 +39,8 @@ def export(
             data = b"".join(msgspec.json.encode(event) + b"\n" for event in reader.read())
         else:
             graph = ThoughtGraph.fold(reader.read())
-            data = (graph.to_json() if format is Format.JSON else graph.to_graphml()).encode()
+            text = json.dumps(node_link(graph), ensure_ascii=False) if format is Format.JSON else graphml(graph)
+            data = text.encode() + b"\n"
     if out is None:
         sys.stdout.write(data.decode())
     else:

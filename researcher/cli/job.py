@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from researcher_tools.verifiers import get_verifier
 
 from researcher.config import Settings
 from researcher.errors import UserError
+from researcher.models.uri import parse_model_uri
 from researcher.strategies.load import load_strategy, strategy_class
 from researcher.types import Task
 
@@ -71,7 +73,11 @@ def resolve(
         tools = list(DOCUMENT_TOOLS) if documents is not None else []
     elif documents is None and (wanting := [name for name in tools if name in DOCUMENT_TOOLS]):
         raise UserError(f"the tool {wanting[0]} needs a folder of documents: add --docs DIR")
+    if settings.model is not None:
+        parse_model_uri(settings.model)
     verifier = settings.verifier or ("countdown" if data else "exact" if gold is not None else None)
+    if verifier is not None:
+        get_verifier(verifier)
     strategy = settings.strategy or ("research" if documents is not None else "vote")
     params = dict(settings.params)
     if settings.threads is not None:

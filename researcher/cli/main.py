@@ -71,7 +71,8 @@ def explain(error: BaseException) -> tuple[str, Exit]:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, _ClickError):
-        return f"{' '.join(str(error.format_message()).split())} (see researcher --help)", Exit.USAGE
+        usage: Any = error
+        return f"{' '.join(usage.format_message().split())} (see researcher --help)", Exit.USAGE
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return text, Exit.USAGE

@@ -20,7 +20,7 @@ from researcher.cli.show import print_answer
 from researcher.config import Settings, load_settings
 from researcher.engine.budget import Prices
 from researcher.engine.orchestrator import Orchestrator
-from researcher.engine.run import Run
+from researcher.engine.run import Run, RunResult
 from researcher.errors import UserError
 from researcher.events import RunStarted
 from researcher.report.writer import render_report
@@ -99,12 +99,14 @@ async def start(job: Job, output: Output, report: Path | None = None) -> Exit:
             budget=settings.budget.to_budget(),
             seed=settings.seed,
         )
-        return await _follow(run, settings.home, output, report)
+        result = await drive(run, output)
+    return await _tell(run, result, settings.home, output, report)
 
 
 async def _resume(path: Path, settings: Settings, output: Output, report: Path | None) -> Exit:
     """Go on with the model, the documents and the tools the run began with, unless another model is chosen."""
     with RunReader(path) as reader:
+        reader.verify()  # a damaged log is said before a model is started for it
         began = reader.event(1).body if reader.head() else None
     if not isinstance(began, RunStarted):
         raise UserError(f"run {path.stem} was stopped before its first event; start it anew")
@@ -115,16 +117,17 @@ async def _resume(path: Path, settings: Settings, output: Output, report: Path |
         tools=began.task.tools or None,
         prices=_prices(settings),
     ) as orchestrator:
-        return await _follow(await orchestrator.resume(path.stem), settings.home, output, report)
+        run = await orchestrator.resume(path.stem)
+        result = await drive(run, output)
+    return await _tell(run, result, settings.home, output, report)
 
 
 def _prices(settings: Settings) -> Prices | None:
     return None if settings.prices is None else Prices(**settings.prices.model_dump())
 
 
-async def _follow(run: Run, home: Path, output: Output, report: Path | None) -> Exit:
-    result = await drive(run, output)
-    # The store of a run that has ended is closed; whoever reads it from here on is a reader like any other.
+async def _tell(run: Run, result: RunResult, home: Path, output: Output, report: Path | None) -> Exit:
+    """Print the answer from the closed log, like any later reader, and write the report; the exit code."""
     with RunReader(run_path(home, run.id)) as reader:
         print_answer(run.graph, reader.get_blob, output)
         text = render_report(run.graph, reader.get_blob) if report is not None else ""
