@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 LATENCY_RATIO = 3.0  # times the best latency before more latency without more throughput counts as congestion
 THROUGHPUT_GAIN = 1.05
-ROUND = 32  # completions at least, before a round is judged
+ROUND = 32.0  # completions at least, before a round is judged
 LATENCY_FLOOR = 16.0  # latency alone never cuts below this: it says that calls wait, not that they fail
 
 
@@ -35,18 +35,18 @@ class Congestion:
         self._last_cut = float("-inf")
         self._best = float("inf")
         self._last_rate = 0.0
-        self._round, self._count, self._seconds, self._units = 0.0, 0, 0.0, 0.0
+        self._round, self._size, self._count, self._seconds, self._units = 0.0, 0.0, 0, 0.0, 0.0
 
     def succeeded(self, now: float, seconds: float, units: float, *, saturated: bool) -> None:
         """A call ended well after `seconds`, with `units` of output (tokens, or 1)."""
         if saturated and not self.steered:
             self._set(self.limit + (1.0 if self._slow_start else 1.0 / self.limit))
-        if not self._count:
+        if not self._size:
             self._start_round(now - seconds)
         self._count += 1
         self._seconds += seconds
         self._units += units
-        if self._count >= max(ROUND, self.limit):
+        if self._count >= self._size:
             self._judge(now)
 
     def overloaded(self, now: float, started: float) -> None:
@@ -86,10 +86,12 @@ class Congestion:
         # The best is let go slowly, so that a server that became slower for good is accepted as it is.
         self._best = min(latency, self._best * 1.02)
         self._last_rate = rate
-        self._count = 0
+        self._start_round(now)
 
     def _start_round(self, now: float) -> None:
-        self._round, self._count, self._seconds, self._units = now, 0, 0.0, 0.0
+        """As many completions as may be in flight now: about one round trip."""
+        self._round, self._size = now, max(ROUND, self.limit)
+        self._count, self._seconds, self._units = 0, 0.0, 0.0
 
     def _set(self, limit: float) -> None:
         self.limit = min(max(limit, self.minimum), self.maximum)

@@ -1,0 +1,142 @@
+"""What every Model must do, as checks a third party runs against theirs.
+
+    @pytest.mark.anyio
+    @pytest.mark.parametrize("check", MODEL_CHECKS, ids=lambda check: check.__name__)
+    async def test_my_model(check):
+        async with open_my_model() as model:
+            await check(model)
+
+Each check raises AssertionError with the promise that was broken. They need a model that answers short questions.
+"""
+
+from __future__ import annotations
+
+import anyio
+
+from researcher.protocols import Model, Progress
+from researcher.types import Completion, FinishReason, Message, ModelRequest, Sampling
+
+SHORT = Sampling(temperature=0.0, max_tokens=16)
+ASK = ModelRequest(messages=(Message(role="user", content="What is 6 times 7?"),), sampling=SHORT)
+STREAMED = ModelRequest(messages=ASK.messages, sampling=SHORT, stream=True)
+PATIENCE = 60.0  # seconds for one check
+
+
+async def check_uri(model: Model) -> None:
+    """The URI names the model and, once it was probed, stays the same."""
+    await model.capabilities()
+    assert model.uri, "uri is empty"
+    before = model.uri
+    await model.complete(ASK)
+    assert model.uri == before, "uri changed after a call"
+
+
+async def check_capabilities_are_kept(model: Model) -> None:
+    """Capabilities are probed once and then the same."""
+    assert await model.capabilities() == await model.capabilities(), "capabilities changed between two looks"
+
+
+async def check_completion(model: Model) -> None:
+    """A completion is a message of the assistant with its finish reason and, where the server counts, its usage."""
+    progress = Progress()
+    with anyio.fail_after(PATIENCE):
+        done = await model.complete(ASK, progress)
+    _is_whole(done)
+    if done.usage is not None:
+        assert done.usage.calls == 1, "one call counts as one"
+        assert done.usage.completion_tokens > 0, "a reply without tokens"
+        assert progress.completion_tokens == done.usage.completion_tokens, "progress is not the usage"
+        assert progress.prompt_tokens == done.usage.prompt_tokens, "progress is not the usage"
+
+
+async def check_stream(model: Model) -> None:
+    """A streamed completion arrives in pieces that make up the whole, and progress counts its tokens."""
+    if not (await model.capabilities()).streaming:
+        return
+    pieces: list[str] = []
+    progress = Progress(on_delta=pieces.append)
+    with anyio.fail_after(PATIENCE):
+        done = await model.complete(STREAMED, progress)
+    _is_whole(done)
+    said = "".join(pieces)
+    assert done.message.content.strip() in said, "the pieces do not make up the content"
+    assert done.message.reasoning.strip() in said, "the pieces do not make up the reasoning"
+    assert progress.completion_tokens > 0, "progress counted nothing"
+    if done.usage is not None:
+        assert progress.completion_tokens == done.usage.completion_tokens, "progress is not the usage"
+        assert not progress.estimated, "progress says estimated although the server counted"
+
+
+async def check_cancel(model: Model) -> None:
+    """Cancelled calls leave nothing behind: the next one works."""
+    for request in (ASK, STREAMED):
+        with anyio.move_on_after(0):
+            await model.complete(request)
+        async with anyio.create_task_group() as group:
+            group.start_soon(model.complete, request)
+            await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+    with anyio.fail_after(PATIENCE):
+        _is_whole(await model.complete(ASK))
+
+
+async def check_concurrent_calls(model: Model) -> None:
+    """Many calls at once, each with its own reply."""
+    done: list[Completion] = []
+
+    async def one() -> None:
+        done.append(await model.complete(ASK))
+
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as group:
+            for _ in range(16):
+                group.start_soon(one)
+    assert len(done) == 16
+    for completion in done:
+        _is_whole(completion)
+
+
+async def check_token_ids(model: Model) -> None:
+    """Where the model says it gives token ids and logprobs, they are there and belong together."""
+    can = await model.capabilities()
+    sampling = Sampling(temperature=0.0, max_tokens=16, token_ids=can.token_ids, logprobs=can.logprobs)
+    for stream in (False, True) if can.streaming else (False,):
+        request = ModelRequest(messages=ASK.messages, sampling=sampling, stream=stream)
+        with anyio.fail_after(PATIENCE):
+            done = await model.complete(request)
+        if can.token_ids:
+            assert done.prompt_ids, "no prompt ids"
+            assert done.token_ids, "no token ids"
+        if can.logprobs:
+            assert done.logprobs, "no logprobs"
+            assert all(value <= 1e-6 for value in done.logprobs), "a logprob above zero"
+        if done.token_ids and done.logprobs:
+            assert len(done.token_ids) == len(done.logprobs), "not one logprob for each token"
+
+
+async def check_close(model: Model) -> None:
+    """It can be closed twice."""
+    await model.complete(ASK)
+    await model.aclose()
+    await model.aclose()
+
+
+def _is_whole(done: Completion) -> None:
+    message = done.message
+    assert message.role == "assistant", "the message is not the assistant's"
+    assert message.content or message.reasoning or message.tool_calls, "the message is empty"
+    assert done.finish not in (FinishReason.TRUNCATED, FinishReason.CANCELLED), f"it ended as {done.finish}"
+    assert done.model, "the model has no name"
+    assert done.attempts >= 1, "it was never sent"
+
+
+MODEL_CHECKS = (
+    check_uri,
+    check_capabilities_are_kept,
+    check_completion,
+    check_stream,
+    check_cancel,
+    check_concurrent_calls,
+    check_token_ids,
+    check_close,
+)
