@@ -12,6 +12,7 @@ from typing import Annotated, NamedTuple
 
 import anyio
 import typer
+from researcher_tools import open_tools
 
 from researcher.cli.drive import Exit
 from researcher.cli.options import Config, Home, Json
@@ -19,6 +20,8 @@ from researcher.cli.output import Output
 from researcher.config import load_settings
 from researcher.errors import ResearcherError
 from researcher.models.uri import choose_model, open_model
+from researcher.protocols import ToolContext
+from researcher.replay.frames import clip
 
 EXTRAS = {
     "local": ("xllamacpp", "pydantic_monty", "math_verify"),
@@ -49,7 +52,14 @@ def doctor(
     flags = {name: value for name, value in (("model", model), ("home", home)) if value is not None}
     settings = load_settings(config, flags=flags)
     output = Output(json=json)
-    checks = [_python(), _home(settings.home), _weights(), *_extras(), anyio.run(_model, settings.model)]
+    checks = [
+        _python(),
+        _home(settings.home),
+        _weights(),
+        *_extras(),
+        anyio.run(_sandbox),
+        anyio.run(_model, settings.model),
+    ]
     for check in checks:
         output.line(check._asdict())
         mark = "ok  " if check.ok else "FAIL" if check.needed else "none"
@@ -86,6 +96,18 @@ def _extras() -> Iterator[Check]:
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
         fix = f"missing {', '.join(missing)}; pip install 'researcher-orchestrator[{extra}]'"
         yield Check(f"extra {extra}", not missing, fix if missing else ", ".join(modules), needed=False)
+
+
+async def _sandbox() -> Check:
+    """Run a line of Python where a thread's code would run."""
+    try:
+        async with open_tools(["python"]) as tools:
+            with anyio.fail_after(PROBE_SECONDS):
+                result = await tools["python"].call({"code": "print(6 * 7)"}, ToolContext(thread="doctor"))
+    except (ResearcherError, TimeoutError, ImportError) as error:
+        return Check("sandbox", False, str(error) or "no reply in time", needed=False)
+    good = result.content.strip() == "42"
+    return Check("sandbox", good, "print(6 * 7) gives 42" if good else clip(result.content), needed=False)
 
 
 async def _model(uri: str | None) -> Check:

@@ -6,11 +6,11 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib.metadata import version as version_of
 from typing import Any
 
 import typer
 
+from researcher import __version__
 from researcher.cli import demo, doctor, export, ls, replay, report, run, show, verify
 from researcher.cli.drive import Exit
 from researcher.errors import LimitExceeded, ResearcherError, UserError
@@ -40,7 +40,7 @@ _ClickError: Any = next(base for base in typer.BadParameter.__mro__ if base.__na
 @app.callback(invoke_without_command=True)
 def _root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
     if version:
-        typer.echo(version_of("researcher-orchestrator"))
+        typer.echo(__version__)
         raise typer.Exit
 
 
