@@ -31,7 +31,7 @@ from researcher.events import (
     ToolCalled,
     ToolReturned,
 )
-from researcher.graph.nodes import RUN, EdgeKind, NodeKind, VerdictNode, answer_id, call_id, digest, thread_id
+from researcher.graph.nodes import RUN, EdgeKind, NodeKind, VerdictNode, digest
 from researcher.graph.state import State
 from researcher.graph.threads import Slot, ThreadState
 from researcher.types import Message, Work
@@ -95,7 +95,7 @@ def _thread_started(state: State, event: Event, body: ThreadStarted) -> None:
             # A log read back holds the prompt once for each thread: keep one of them.
             thread.work = replace(body.work, messages=tuple([node.message for node in nodes]))
     if leaf is not None:
-        state.edge(thread_id(key), leaf.id, EdgeKind.STARTS)
+        state.edge(thread.id, leaf.id, EdgeKind.STARTS)
         _ask(thread, prefix[-1])
 
 
@@ -103,8 +103,8 @@ def _new_thread(state: State, key: str, work: Work) -> ThreadState:
     thread = ThreadState(key, work, len(state.threads))
     state.threads[key] = state.open[key] = thread
     state.groups.setdefault(work.group, []).append(thread)
-    state.node(thread_id(key), NodeKind.THREAD, thread)
-    state.edge(RUN, thread_id(key), EdgeKind.SPAWNED)
+    state.node(thread.id, NodeKind.THREAD, thread)
+    state.edge(RUN, thread.id, EdgeKind.SPAWNED)
     return thread
 
 
@@ -175,9 +175,15 @@ def _tool_called(state: State, event: Event, body: ToolCalled) -> None:
     if (thread := _thread_of(state, event)) is None:
         return
     node = state.call(body.name, body.arguments)
+    for slot in thread.slots or ():
+        if slot.call.id == body.call_id:
+            slot.node = node
     if thread.key not in node.threads[-1:]:
         node.threads.append(thread.key)
-    state.edge(state.source_node(thread), node.id, EdgeKind.CALLED)
+    asked = thread.leaf
+    while asked is not None and asked.message.role == "tool" and asked.parent is not None:
+        asked = asked.parent  # results of earlier calls of the same message may have joined already
+    state.edge(thread.id if asked is None else asked.id, node.id, EdgeKind.CALLED)
 
 
 def _tool_returned(state: State, event: Event, body: ToolReturned) -> None:
@@ -187,7 +193,7 @@ def _tool_returned(state: State, event: Event, body: ToolReturned) -> None:
         thread.passages = [*(thread.passages or ()), *body.passages]
     slot = next((s for s in thread.slots or () if s.call.id == body.call_id and s.returned is None), None)
     if slot is not None:
-        node = state.call(slot.call.name, slot.call.arguments)
+        node = slot.node or state.call(slot.call.name, slot.call.arguments)
         for ref in body.sources:
             state.edge(node.id, state.source(ref.sha256, ref), EdgeKind.READ)
     message = Message(role="tool", content=body.content, tool_call_id=body.call_id)
@@ -201,8 +207,21 @@ def _tool_message(state: State, thread: ThreadState, seq: int, message: Message,
             slot.returned, slot.status, slot.seq = message, status, seq
             _join(state, thread, every=False)
             return
+    if _answered(thread, message.tool_call_id):
+        return  # a result recorded twice; a conversation with both would be refused by the server
     thread.leaf = state.message(thread.key, seq, thread.leaf, message, status=status)
     _keep_own(thread, message)
+
+
+def _answered(thread: ThreadState, call: str | None) -> bool:
+    """Whether the last turn's results hold one of this call."""
+    own = thread.own or {}
+    node = thread.leaf
+    while node is not None and node.message.role == "tool":
+        if own.get(node.depth, node.message).tool_call_id == call:
+            return True
+        node = node.parent
+    return False
 
 
 def _join(state: State, thread: ThreadState, *, every: bool) -> None:
@@ -214,7 +233,8 @@ def _join(state: State, thread: ThreadState, *, every: bool) -> None:
             continue
         thread.leaf = state.message(thread.key, slot.seq, thread.leaf, slot.returned, status=slot.status)
         _keep_own(thread, slot.returned)
-        state.edge(call_id(slot.call.name, slot.call.arguments), thread.leaf.id, EdgeKind.RETURNED)
+        node = slot.node or state.call(slot.call.name, slot.call.arguments)
+        state.edge(node.id, thread.leaf.id, EdgeKind.RETURNED)
     if not slots:
         thread.slots = None
 
@@ -224,7 +244,9 @@ def _scored(state: State, event: Event, body: Scored) -> None:
         return
     verdict = body.verdict
     thread.verdict, thread.info = verdict, None
-    target = state.source_node(thread) if thread.canonical is None else answer_id(thread.canonical)
+    target = (
+        state.speaker(thread) if thread.canonical is None else state.answer_node(thread.canonical, thread.answer or "")
+    )
     _judge(state, target, verdict.status, verdict.by, score=verdict.score, reason=verdict.reason)
 
 
@@ -240,7 +262,7 @@ def _claim_added(state: State, event: Event, body: ClaimAdded) -> None:
         state.edge(node.id, state.source(evidence.sha256), EdgeKind.CITES)
     thread = _thread_of(state, event)
     if thread is not None:
-        state.edge(state.source_node(thread), node.id, EdgeKind.REPORTED)
+        state.edge(state.speaker(thread), node.id, EdgeKind.REPORTED)
         if node.id not in thread.claims:
             thread.claims, thread.info = (*thread.claims, node.id), None
     root = state.root_claim(node.id) or node
@@ -274,7 +296,7 @@ def _answer_proposed(state: State, event: Event, body: AnswerProposed) -> None:
         return
     state.vote(thread, body.canonical)
     thread.answer, thread.info = body.text, None
-    state.edge(state.source_node(thread), state.answer_node(body.canonical, body.text), EdgeKind.PROPOSED)
+    state.edge(state.speaker(thread), state.answer_node(body.canonical, body.text), EdgeKind.PROPOSED)
 
 
 def _answer_accepted(state: State, event: Event, body: AnswerAccepted) -> None:

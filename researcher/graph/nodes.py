@@ -170,7 +170,11 @@ class ClaimNode:
 
 def digest(*parts: object) -> str:
     """24 hex digits: short in memory, and too many to be forged by whoever writes a web page."""
-    return blake2b(_json(parts), digest_size=12).hexdigest()
+    try:
+        encoded = _json(parts)
+    except UnicodeEncodeError:  # half of a character pair, which JSON cannot say
+        encoded = repr(parts).encode("utf-8", "backslashreplace")
+    return blake2b(encoded, digest_size=12).hexdigest()
 
 
 def message_id(parent: MessageNode | None, message: Message) -> str:

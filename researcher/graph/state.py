@@ -9,6 +9,7 @@ import networkx as nx
 
 from researcher.events import RunStarted
 from researcher.graph.nodes import (
+    RUN,
     AnswerNode,
     ClaimNode,
     EdgeKind,
@@ -34,6 +35,7 @@ class State:
 
     def __init__(self) -> None:
         self.nx: Any = nx.MultiDiGraph()
+        self.nx.add_node(RUN, kind=NodeKind.RUN, data=None)
         self.seq = 0
         self.started: RunStarted | None = None
         self.answer: Answer | None = None
@@ -47,7 +49,6 @@ class State:
         self.open: dict[str, ThreadState] = {}
         self.calling: set[str] = set()
         self.prefixes: dict[tuple[Message, ...], MessageNode] = {}
-        self.messages: dict[str, MessageNode] = {}
         self.claims: dict[str, ClaimNode] = {}
         self.votes: dict[str | None, dict[str, Supporters]] = {None: {}}
 
@@ -71,12 +72,11 @@ class State:
     ) -> MessageNode:
         """The state after `message`: the one that is there, or a new one."""
         node_id = message_id(parent, message)
-        node = self.messages.get(node_id)
-        if node is not None:
-            node.visit(thread, seq)
-            return node
+        if node_id in self.nx:
+            known: MessageNode = self.nx.nodes[node_id]["data"]
+            known.visit(thread, seq)
+            return known
         node = MessageNode(node_id, message, parent=parent, finish=finish, status=status, thread=thread, seq=seq)
-        self.messages[node_id] = node
         self.node(node_id, NodeKind.MESSAGE, node)
         if parent is not None:
             self.edge(parent.id, node_id, EdgeKind.NEXT)
@@ -94,8 +94,12 @@ class State:
     def source(self, sha256: str, ref: SourceRef | None = None) -> str:
         """The id of a source's node."""
         node_id = source_id(sha256)
-        if node_id not in self.nx or (ref is not None and self.nx.nodes[node_id]["data"].ref is None):
-            self.node(node_id, NodeKind.SOURCE, SourceNode(node_id, sha256, ref))
+        if node_id in self.nx:
+            known: SourceNode = self.nx.nodes[node_id]["data"]
+            node_id = known.id  # edges share one string with the node
+            if ref is None or known.ref is not None:
+                return node_id
+        self.node(node_id, NodeKind.SOURCE, SourceNode(node_id, sha256, ref))
         return node_id
 
     def claim(self, text: str) -> ClaimNode:
@@ -117,8 +121,10 @@ class State:
     def answer_node(self, canonical: str, text: str) -> str:
         """The id of the node of an answer class."""
         node_id = answer_id(canonical)
-        if node_id not in self.nx:
-            self.node(node_id, NodeKind.ANSWER, AnswerNode(node_id, canonical, text))
+        if node_id in self.nx:
+            known: AnswerNode = self.nx.nodes[node_id]["data"]
+            return known.id
+        self.node(node_id, NodeKind.ANSWER, AnswerNode(node_id, canonical, text))
         return node_id
 
     def vote(self, thread: ThreadState, canonical: str) -> None:
@@ -133,6 +139,6 @@ class State:
             insort(classes.setdefault(canonical, []), entry)
         thread.canonical = canonical
 
-    def source_node(self, thread: ThreadState) -> str:
+    def speaker(self, thread: ThreadState) -> str:
         """The node from which a thread speaks: the state it is in."""
-        return thread.leaf.id if thread.leaf is not None else f"thread:{thread.key}"
+        return thread.leaf.id if thread.leaf is not None else thread.id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from researcher.graph.nodes import MessageNode
+from researcher.graph.nodes import MessageNode, ToolCallNode, thread_id
 from researcher.protocols import ThreadInfo
 from researcher.types import FinishReason, Message, Outcome, PassageRef, Tokens, ToolCall, Usage, Verdict, Work
 
@@ -39,10 +39,11 @@ class Meter:
 class Slot:
     """A call the model asked for and what came back."""
 
-    __slots__ = ("call", "returned", "seq", "status")
+    __slots__ = ("call", "node", "returned", "seq", "status")
 
     def __init__(self, call: ToolCall) -> None:
         self.call = call
+        self.node: ToolCallNode | None = None
         self.returned: Message | None = None
         """The tool's message; it joins the conversation when all calls before it have returned."""
         self.status: str | None = None
@@ -61,6 +62,7 @@ class ThreadState:
         "detail",
         "final",
         "finish",
+        "id",
         "info",
         "key",
         "leaf",
@@ -76,6 +78,7 @@ class ThreadState:
     )
 
     def __init__(self, key: str, work: Work, order: int) -> None:
+        self.id = thread_id(key)
         self.key = key
         self.work = work
         self.order = order

@@ -157,7 +157,8 @@ class RunStore:
         Raises StoreError once a write has failed: nothing can be recorded any more, what was is still readable.
         """
         at = float(self._clock())
-        return Event(self._writer.add(thread, at, schema.encode(body)), thread, at, body)
+        encoded, body = schema.encode(body)
+        return Event(self._writer.add(thread, at, encoded), thread, at, body)
 
     async def durable(self, seq: int) -> None:
         """Return when the event is on disk. Raises StoreError when it will never be."""

@@ -53,7 +53,8 @@ class RunReader:
         rows = self._query("SELECT data FROM blobs WHERE sha256 = ?", bytes.fromhex(sha256))
         if not rows:
             raise StoreError(f"run {self.run}: there is no source {sha256[:12]}; was it stored by another run?")
-        return unpack(self.run, sha256, rows[0][0])
+        stored = rows[0][0]
+        return unpack(self.run, sha256, stored if isinstance(stored, bytes) else b"")
 
     def blobs(self) -> list[str]:
         """The names of all blobs."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from struct import Struct
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -38,8 +38,28 @@ TABLES = (
 _HEAD = Struct("<qd")
 _DECODER = msgspec.msgpack.Decoder(EventBody)
 
-encode = msgspec.msgpack.Encoder().encode
-"""The bytes of a body."""
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def encode(body: EventBody) -> tuple[bytes, EventBody]:
+    """The bytes of a body, and the body they stand for: half of a character pair, which is no text, becomes "?"."""
+    try:
+        return _encode(body), body
+    except UnicodeEncodeError:  # a model or a page may well write such a thing, and must not stop a run
+        clean: EventBody = msgspec.convert(_plain(msgspec.to_builtins(body)), type(body))
+        return _encode(clean), clean
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-8", "replace").decode("utf-8")
+        case dict():
+            return {_plain(key): _plain(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_plain(each) for each in value]
+        case _:
+            return value
 
 
 def chain(before: bytes, seq: int, thread: str | None, at: float, body: bytes) -> bytes:
@@ -62,7 +82,7 @@ def connect(
     path: Path, mode: Literal["ro", "rw", "rwc"], *, factory: type[sqlite3.Connection] = sqlite3.Connection
 ) -> sqlite3.Connection:
     """A connection in autocommit mode that may be used from any thread, by one at a time."""
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         f"file:{quote(str(path.absolute()))}?mode={mode}",
         uri=True,
         timeout=10.0,
@@ -70,6 +90,9 @@ def connect(
         check_same_thread=False,
         factory=factory,
     )
+    # What is damaged may be no text: it is to fail its checksum, not the query.
+    connection.text_factory = lambda data: data.decode("utf-8", "replace")
+    return connection
 
 
 def create(connection: sqlite3.Connection) -> None:
