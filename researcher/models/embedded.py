@@ -188,10 +188,15 @@ _SHELF = _Shelf()
 def _start(file: Path, plan: ServerPlan) -> _Server:
     try:
         import xllamacpp
-    except ImportError:
+    except ModuleNotFoundError:
         raise UserError(
             "the embedded model needs llama.cpp, which is not installed; "
             "run: pip install 'researcher-orchestrator[local]'"
+        ) from None
+    except ImportError as error:
+        raise UserError(
+            f"llama.cpp is installed but cannot be loaded: {error}; it needs the system's OpenMP library "
+            "(on Debian and Ubuntu: apt-get install libgomp1)"
         ) from None
     key = secrets.token_urlsafe(32)
     try:

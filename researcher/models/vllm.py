@@ -92,7 +92,7 @@ async def open_vllm(
 
 
 def _interpreter(named: str | None) -> str:
-    if named is None:
+    if not named:
         if importlib.util.find_spec("vllm") is not None:
             return sys.executable
         raise UserError(
