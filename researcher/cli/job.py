@@ -11,6 +11,7 @@ import msgspec
 from researcher_tools.verifiers import get_verifier
 
 from researcher.config import Settings
+from researcher.engine.preflight import check_budget
 from researcher.errors import UserError
 from researcher.models.uri import parse_model_uri
 from researcher.strategies.load import load_strategy, strategy_class
@@ -78,6 +79,7 @@ def resolve(
     verifier = settings.verifier or ("countdown" if data else "exact" if gold is not None else None)
     if verifier is not None:
         get_verifier(verifier)
+    check_budget(settings.budget.to_budget(), priced=settings.prices is not None)
     strategy = settings.strategy or ("research" if documents is not None else "vote")
     params = dict(settings.params)
     if settings.threads is not None:

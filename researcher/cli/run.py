@@ -25,6 +25,7 @@ from researcher.errors import UserError
 from researcher.events import RunStarted
 from researcher.report.writer import render_report
 from researcher.store import RunReader, run_path
+from researcher.types import Budget
 
 
 def run(
@@ -70,14 +71,23 @@ def run(
 def resume(
     run: RunId,
     model: Annotated[str | None, typer.Option(help="Another model than the run began with.")] = None,
+    budget_tokens: Annotated[int | None, typer.Option(help="A new budget: most tokens of the whole run.")] = None,
+    budget_calls: Annotated[int | None, typer.Option(help="A new budget: most calls of the whole run.")] = None,
+    budget_seconds: Annotated[float | None, typer.Option(help="A new budget: most seconds of the whole run.")] = None,
+    budget_cost: Annotated[float | None, typer.Option(help="A new budget: most dollars of the whole run.")] = None,
     home: Home = None,
     config: Config = None,
     report: Annotated[Path | None, typer.Option(help="Write the cited report to this file.")] = None,
     json: Json = False,
 ) -> None:
     """Go on with a run that was interrupted; no finished call is made again."""
-    settings = load_settings(config, flags=given(model=model, home=home))
-    raise typer.Exit(anyio.run(_resume, find_run(settings.home, run), settings, Output(json=json), report))
+    flags = given(
+        model=model, home=home, budget_tokens=budget_tokens, budget_calls=budget_calls,
+        budget_seconds=budget_seconds, budget_cost=budget_cost,
+    )  # fmt: skip
+    settings = load_settings(config, flags=flags)
+    budget = settings.budget.to_budget() if "budget" in flags else None
+    raise typer.Exit(anyio.run(_resume, find_run(settings.home, run), settings, budget, Output(json=json), report))
 
 
 async def start(job: Job, output: Output, report: Path | None = None) -> Exit:
@@ -103,8 +113,8 @@ async def start(job: Job, output: Output, report: Path | None = None) -> Exit:
     return await _tell(run, result, settings.home, output, report)
 
 
-async def _resume(path: Path, settings: Settings, output: Output, report: Path | None) -> Exit:
-    """Go on with the model, the documents and the tools the run began with, unless another model is chosen."""
+async def _resume(path: Path, settings: Settings, budget: Budget | None, output: Output, report: Path | None) -> Exit:
+    """Go on with the model, documents, tools and budget the run began with, unless others are chosen."""
     with RunReader(path) as reader:
         reader.verify()  # a damaged log is said before a model is started for it
         began = reader.event(1).body if reader.head() else None
@@ -117,7 +127,7 @@ async def _resume(path: Path, settings: Settings, output: Output, report: Path |
         tools=began.task.tools or None,
         prices=_prices(settings),
     ) as orchestrator:
-        run = await orchestrator.resume(path.stem)
+        run = await orchestrator.resume(path.stem, budget=budget)
         result = await drive(run, output)
     return await _tell(run, result, settings.home, output, report)
 

@@ -111,7 +111,7 @@ def test_bad_input_is_exit_2_and_one_sentence(shell: Shell, line: str, said: str
 
 def test_a_folder_that_cannot_be_read(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)  # a test may run as root, who reads everything
-    assert "cannot be read" in shell.fails("run", "q", "--docs", "docs", "--model", "embedded")
+    assert "'docs' is not readable" in shell.fails("run", "q", "--docs", "docs", "--model", "embedded")
 
 
 def test_a_server_that_is_down(shell: Shell) -> None:

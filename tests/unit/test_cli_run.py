@@ -31,6 +31,8 @@ Cli = Callable[..., Said]
 
 def reply(request: Received) -> Reply:
     """A reasoner that splits, searches, quotes what it found and writes."""
+    if request.body["messages"][0]["role"] != "system":
+        return Reply("ok")  # a question of what the server can do
     system, last = request.body["messages"][0]["content"], request.body["messages"][-1]
     if system.startswith("Split"):
         return Reply(PARTS)
