@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import msgspec
 from researcher_tools.verifiers import get_verifier
 
 from researcher.config import Settings
@@ -30,21 +29,19 @@ class Job:
     strategy: str
     params: dict[str, Any]
     settings: Settings
-    documents: Path | None
 
     def resolved(self) -> dict[str, Any]:
         """Every choice, by the names of the configuration; there is no key among them."""
-        task = msgspec.to_builtins(self.task)
         settings = self.settings
         return {
             "question": self.task.question,
             "model": settings.model,
             "home": str(settings.home),
-            "docs": None if self.documents is None else str(self.documents),
+            "docs": None if settings.docs is None else str(settings.docs),
             "strategy": self.strategy,
             "tools": list(self.task.tools),
             "verifier": self.task.verifier,
-            "data": task.get("data", {}),
+            "data": self.task.data,
             "seed": settings.seed,
             "budget": settings.budget.model_dump(),
             "params": self.params,
@@ -60,38 +57,42 @@ def resolve(
     target: int | None = None,
 ) -> Job:
     """The job for a question, or for a Countdown problem given by its numbers. Raises UserError."""
-    data = _countdown(numbers, target)
-    if question == "-":
-        question = sys.stdin.read()
-    if question is None and data:
-        shown = ", ".join(map(str, data["numbers"]))
-        question = f"Use the numbers {shown} once each with + - * / to make {data['target']}."
-    if question is None or not question.strip():
-        raise UserError("the question is empty: write it after `researcher run`, in quotes")
-    documents = settings.docs
-    tools = settings.tools
-    if tools is None:
-        tools = list(DOCUMENT_TOOLS) if documents is not None else []
-    elif documents is None and (wanting := [name for name in tools if name in DOCUMENT_TOOLS]):
-        raise UserError(f"the tool {wanting[0]} needs a folder of documents: add --docs DIR")
+    if settings.verifier == "game24" and target is None:
+        target = 24
+    data = _countdown(numbers, target) if numbers is not None or target is not None else {}
     if settings.model is not None:
         parse_model_uri(settings.model)
     verifier = settings.verifier or ("countdown" if data else "exact" if gold is not None else None)
     if verifier is not None:
         get_verifier(verifier)
     check_budget(settings.budget.to_budget(), priced=settings.prices is not None)
-    strategy = settings.strategy or ("research" if documents is not None else "vote")
+    strategy = settings.strategy or ("research" if settings.docs is not None else "vote")
     params = dict(settings.params)
     if settings.threads is not None:
         params.setdefault(_width(strategy), settings.threads)
     load_strategy(strategy, params)
-    return Job(
-        task=Task(question=question.strip(), tools=tuple(tools), verifier=verifier, gold=gold, data=data),
-        strategy=strategy,
-        params=params,
-        settings=settings,
-        documents=documents,
-    )
+    task = Task(question=_question(question, data), tools=_tools(settings), verifier=verifier, gold=gold, data=data)
+    return Job(task=task, strategy=strategy, params=params, settings=settings)
+
+
+def _question(question: str | None, data: Mapping[str, Any]) -> str:
+    """The question as given, read from stdin, or written from a Countdown problem."""
+    if question is None and data:
+        shown = ", ".join(map(str, data["numbers"]))
+        return f"Use the numbers {shown} once each with + - * / to make {data['target']}."
+    text = sys.stdin.read() if question == "-" else question or ""
+    if not text.strip():
+        raise UserError("the question is empty: write it after `researcher run`, in quotes")
+    return text.strip()
+
+
+def _tools(settings: Settings) -> tuple[str, ...]:
+    """The tools asked for; without a choice those that read documents, where there are documents."""
+    if settings.tools is None:
+        return DOCUMENT_TOOLS if settings.docs is not None else ()
+    if settings.docs is None and (wanting := [name for name in settings.tools if name in DOCUMENT_TOOLS]):
+        raise UserError(f"the tool {wanting[0]} needs a folder of documents: add --docs DIR")
+    return tuple(settings.tools)
 
 
 def _width(strategy: str) -> str:
@@ -106,8 +107,6 @@ def _width(strategy: str) -> str:
 
 
 def _countdown(numbers: str | None, target: int | None) -> dict[str, Any]:
-    if numbers is None and target is None:
-        return {}
     if numbers is None or target is None:
         raise UserError("a Countdown problem needs both --numbers 3,5,8 and --target 24")
     try:

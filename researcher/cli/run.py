@@ -96,7 +96,7 @@ async def start(job: Job, output: Output, report: Path | None = None) -> Exit:
     async with Orchestrator(
         settings.model,
         home=settings.home,
-        documents=job.documents,
+        documents=settings.docs,
         tools=job.task.tools or None,
         prices=_prices(settings),
     ) as orchestrator:
@@ -150,8 +150,12 @@ async def _tell(run: Run, result: RunResult, home: Path, output: Output, report:
 
 def _print_plan(job: Job, output: Output) -> None:
     """The resolved settings as TOML, or as a JSON line; and what they can cost at most."""
-    if job.documents is not None:
-        open_documents(job.documents).close()
+    if job.settings.docs is not None:
+        documents = open_documents(job.settings.docs)
+        documents.close()
+        output.note(f"{len(documents.sources)} documents can be read")
+        for name, reason in documents.skipped:
+            output.note(f"skipped {name}: {reason}")
     plan = job.resolved()
     bound = estimate(job)
     output.line({"settings": plan, "bound": bound._asdict()})

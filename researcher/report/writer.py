@@ -33,7 +33,7 @@ def render_report(graph: ThoughtGraph, get_blob: GetBlob) -> str:
         ("How sure", list(how_sure(graph, checks))),
         ("Evidence", [citation(number, check) for number, check in enumerate(checks, 1)]),
         ("Contradicted, qualified or unverified", list(_doubtful(graph))),
-        ("Threads that did not answer", list(_failed(graph))),
+        ("Threads", list(_threads(graph))),
         ("Cost", list(_cost(graph))),
     ):
         if lines:
@@ -120,9 +120,9 @@ def _doubtful(graph: ThoughtGraph) -> Iterator[str]:
         yield f"- and {len(doubtful) - MOST} more"
 
 
-def _failed(graph: ThoughtGraph) -> Iterator[str]:
+def _threads(graph: ThoughtGraph) -> Iterator[str]:
     ended = Counter(str(thread.outcome or "open") for thread in graph.threads())
-    yield f"- All threads by outcome: {_counts(ended)}."
+    yield f"- By outcome: {_counts(ended)}."
     bad = [thread for thread in graph.threads() if thread.outcome not in (None, Outcome.ANSWERED, Outcome.CANCELLED)]
     for thread in bad[:MOST]:
         yield f"- {thread.key}: {thread.outcome}" + (f" ({_line(thread.detail)})" if thread.detail else "")
