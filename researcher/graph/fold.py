@@ -178,8 +178,7 @@ def _tool_called(state: State, event: Event, body: ToolCalled) -> None:
     for slot in thread.slots or ():
         if slot.call.id == body.call_id:
             slot.node = node
-    if thread.key not in node.threads[-1:]:
-        node.threads.append(thread.key)
+    node.threads.append(thread.key)
     asked = thread.leaf
     while asked is not None and asked.message.role == "tool" and asked.parent is not None:
         asked = asked.parent  # results of earlier calls of the same message may have joined already

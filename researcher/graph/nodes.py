@@ -113,7 +113,7 @@ class MessageNode:
 
 
 class ToolCallNode(NamedTuple):
-    """Equal calls: one tool, the same arguments. `threads` made it, in order."""
+    """Equal calls: one tool, the same arguments. `threads` made it, in order, each as often as it did."""
 
     id: str
     name: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from researcher.graph.canonical import LENGTH, canonical, canonical_text
@@ -67,6 +67,7 @@ def test_long_answers_are_short_and_stay_apart() -> None:
     assert canonical(one) == canonical(one.upper())
 
 
+@settings(deadline=None)
 @given(st.text() | st.text(alphabet="0123456789+-*/().,=$% xX\"'aA*_\\{}\n!", max_size=30))
 def test_canonical_forms_are_stable(text: str) -> None:
     form = canonical(text)
@@ -74,6 +75,7 @@ def test_canonical_forms_are_stable(text: str) -> None:
     assert canonical_text(canonical_text(text)) == canonical_text(text)
 
 
+@settings(deadline=None)
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-(10**6), max_value=10**6))
 def test_decimals_are_exact(value: object) -> None:
     from decimal import Decimal
@@ -90,6 +92,7 @@ _sums = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(_sums)
 def test_terms_may_be_swapped(tree: object) -> None:
     def render(node: object, swap: bool) -> str:

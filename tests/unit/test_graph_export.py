@@ -16,7 +16,7 @@ from researcher.types import Message, Work
 
 
 @pytest.mark.slow
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(logs())
 def test_node_link_is_read_back(log: list[Event]) -> None:
     graph = ThoughtGraph.fold(log)
@@ -27,7 +27,7 @@ def test_node_link_is_read_back(log: list[Event]) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(logs())
 def test_graphml_is_read_back(log: list[Event]) -> None:
     graph = ThoughtGraph.fold(log)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from researcher.graph.quotes import find_quote
@@ -39,6 +39,7 @@ def test_the_first_place_counts() -> None:
     assert find_quote("a b", "x a b a b") == (2, 5)
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1), st.text(), st.text())
 def test_what_is_in_the_text_is_found(quote: str, before: str, after: str) -> None:
     text = before + quote + after
