@@ -62,6 +62,7 @@ class AdaptiveLimiter:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting += 1
         (self._waiters.appendleft if first else self._waiters.append)(waiter)
+        self._grant()  # those before it may have been cancelled in this very moment
         granted = False
         try:
             await waiter
@@ -121,7 +122,7 @@ class AdaptiveLimiter:
         self._grant()
 
     def _grant(self) -> None:
-        while self._waiting and self._paused_until is None and self._in_flight < int(self._rule.limit):
+        while self._waiters and self._paused_until is None and self._in_flight < int(self._rule.limit):
             waiter = self._waiters.popleft()
             if not waiter.done():
                 self._waiting -= 1

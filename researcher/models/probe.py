@@ -12,8 +12,8 @@ from researcher.errors import ConnectFault, ModelError, RequestRejected, ServerF
 from researcher.models.exchange import Answered, Exchange
 from researcher.models.faults import refusal
 from researcher.models.llamacpp import writes_qwen
-from researcher.models.requests import ServerKind
-from researcher.types import Capabilities, Frozen
+from researcher.models.requests import RequestEncoder, ServerKind
+from researcher.types import Capabilities, Frozen, Message, ModelRequest, Sampling
 
 SECONDS = 5.0  # for all questions together
 
@@ -74,7 +74,7 @@ async def _probe(exchange: Exchange, model: str | None) -> Probe:
         return Probe(
             kind=ServerKind.LLAMA_CPP, model=found.id, capabilities=can, slots=slots if isinstance(slots, int) else None
         )
-    can = msgspec.structs.replace(_CAN[ServerKind.GENERIC], context=found.max_model_len)
+    can = Capabilities(tools=True, logprobs=await _gives_logprobs(exchange, found.id), context=found.max_model_len)
     return Probe(kind=ServerKind.GENERIC, model=found.id, capabilities=can)
 
 
@@ -82,7 +82,6 @@ _CAN = {
     ServerKind.OPENAI: Capabilities(tools=True, n=True, logprobs=True),
     ServerKind.VLLM: Capabilities(tools=True, reasoning=True, token_ids=True, logprobs=True, n=True, prefill=True),
     ServerKind.LLAMA_CPP: Capabilities(tools=True, reasoning=True, logprobs=True, prefill=True),
-    ServerKind.GENERIC: Capabilities(tools=True),
 }
 
 
@@ -120,6 +119,17 @@ def _choose(listed: list[_Model] | None, model: str | None, where: str) -> _Mode
 def _names(listed: list[_Model]) -> str:
     names = [entry.id for entry in listed]
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+async def _gives_logprobs(exchange: Exchange, model: str) -> bool:
+    """An unknown server gives logprobs when asked for one token; a refusal, or none in time, says that it does not."""
+    ask = ModelRequest(messages=(Message(role="user", content="1"),), sampling=Sampling(max_tokens=1, logprobs=True))
+    try:
+        async with asyncio.timeout(SECONDS / 2):
+            reply = await exchange.reply("/chat/completions", RequestEncoder().chat(ask, model, ServerKind.GENERIC))
+    except (ModelError, TimeoutError):
+        return False
+    return any(choice.logprobs is not None and choice.logprobs.values() for choice in reply.choices or ())
 
 
 async def _quiet(exchange: Exchange, url: str) -> Any:

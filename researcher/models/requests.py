@@ -46,7 +46,10 @@ class RequestEncoder:
             body["logprobs"] = True  # llama.cpp gives token ids only there
         if request.stream:
             _streaming(body, kind)
-        return _encode(body)
+        try:
+            return _encode(body)
+        except UnicodeEncodeError:  # lone surrogates, from a tool's output or a model's
+            return _encode(_unicode(body))
 
     def completion(
         self, prompt_ids: Sequence[int], model: str, sampling: Sampling, kind: ServerKind, *, stream: bool = False
@@ -91,6 +94,15 @@ def _message(message: Message, kind: ServerKind) -> dict[str, Any]:
     return wire
 
 
+def _unicode(value: Any) -> Any:
+    """The value with `?` for what cannot be encoded."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_unicode(key): _unicode(item) for key, item in value.items()}
+    return [_unicode(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def _arguments(text: str) -> str:
     """The arguments, or malformed ones as the value of one key: servers refuse a history that does not parse."""
     try:
@@ -98,7 +110,7 @@ def _arguments(text: str) -> str:
             return text
     except (msgspec.DecodeError, UnicodeEncodeError):
         pass
-    return _encode({"malformed": text}).decode()
+    return _encode({"malformed": _unicode(text)}).decode()
 
 
 def _sampling(body: dict[str, Any], sampling: Sampling, kind: ServerKind) -> None:

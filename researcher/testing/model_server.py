@@ -77,6 +77,7 @@ class ModelServer:
         self._port, self._keep = port, keep_requests
         self.requests: list[Received] = []
         self.counts = Counts()
+        self.connections: set[_Connection] = set()
         self._changed = threading.Condition()
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -160,6 +161,10 @@ class ModelServer:
         self._ready.set()
         await self._stop.wait()
         server.close()
+        for _ in range(4):  # a connection may be half-way through being accepted
+            await asyncio.sleep(0)
+            for connection in list(self.connections):
+                connection.abort()
         tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
@@ -180,12 +185,18 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._server.connections.add(self)
         self._server.note(sockets=1, opened=1)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._task is not None and not self._task.done():
             self._task.cancel()
+        self._server.connections.discard(self)
         self._server.note(sockets=-1)
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        self._transport.abort()
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -246,6 +257,8 @@ class _Connection(asyncio.Protocol):
             else:
                 steps = [(step, 0) for step in action.steps]
             for step, tokens in steps:
+                if self._transport.is_closing():
+                    return  # the client went away
                 await self._step(step)
                 self._server.note(tokens=tokens)
             aborted = 0

@@ -50,7 +50,9 @@ def test_subquestions_are_numbered_lines(text: str, questions: list[str]) -> Non
     assert prompts.parse_subquestions(text) == questions
 
 
-@pytest.mark.parametrize(("text", "verdict"), [("+", "+"), (" -\n", "-"), ("\u2212", "-"), ("**+**", "+"), ("yes", None), ("", None)])
+@pytest.mark.parametrize(
+    ("text", "verdict"), [("+", "+"), (" -\n", "-"), ("\u2212", "-"), ("**+**", "+"), ("yes", None), ("", None)]
+)
 def test_a_verdict_is_the_sign_at_the_start(text: str, verdict: str | None) -> None:
     assert prompts.parse_verdict(text) == verdict
 
