@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import anyio
 from anyio.abc import TaskGroup
-from researcher_tools import open_tools
+from researcher_tools import Documents, open_tools
 from researcher_tools.verifiers import get_verifier
 
 from researcher.engine.budget import Ledger, Prices
@@ -38,7 +38,7 @@ class Orchestrator:
     """Starts and resumes runs on one model; several runs at once, inside any running asyncio event loop.
 
     `model`: a URI or a Model; None takes a configured or reachable server, else the embedded model (`notice` says
-    which). `documents`: a folder for the tools `search` and `read`. `tools`: names of built-in tools and tools of
+    which). `documents`: a folder (or opened Documents) for the tools `search` and `read`. `tools`: names of built-in tools and tools of
     your own; None takes every built-in tool that can work here. `concurrency` bounds the threads of one run; how
     many calls the server gets at once adapts by itself. `stream` None streams where a call may be cut short.
     """
@@ -48,7 +48,7 @@ class Orchestrator:
         model: str | Model | None = None,
         *,
         home: Path | str | None = None,
-        documents: Path | str | None = None,
+        documents: Path | str | Documents | None = None,
         tools: Iterable[str | Tool] | None = None,
         sandbox: Sandbox | None = None,
         prices: Prices | None = None,
@@ -58,7 +58,7 @@ class Orchestrator:
     ) -> None:
         self.home = Path(home if home is not None else DEFAULT_HOME).expanduser()
         self._model_or_uri = model
-        self._documents = None if documents is None else Path(documents)
+        self._documents = Path(documents) if isinstance(documents, str) else documents
         self._wanted = None if tools is None else list(tools)
         self._sandbox = sandbox
         self._prices = prices
@@ -117,7 +117,7 @@ class Orchestrator:
         self._check(task, strategy, planner, budget)
         run_id = new_run_id()
         journal = Journal(RunStore.create(run_path(self.home, run_id)), ThoughtGraph())
-        documents = None if self._documents is None else str(self._documents.resolve())
+        documents = str(self._documents.resolve()) if isinstance(self._documents, Path) else None
         began = RunStarted(
             task=task,
             strategy=strategy,

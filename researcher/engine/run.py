@@ -272,7 +272,8 @@ class Run:
         elif blocked is not None:
             outcome, detail = Outcome.EXHAUSTED, f"{blocked}; {plan.failure}" if plan.failure else str(blocked)
         else:
-            outcome, detail = Outcome.FAILED, plan.failure or "the run ended without an answer"
+            outcome = Outcome.FAILED if self._states[Outcome.FAILED] else Outcome.EXHAUSTED
+            detail = plan.failure or "the run ended without an answer"
         if self.graph.outcome is None:
             journal.add(None, RunFinished(outcome=outcome, detail=detail, answer=plan.answer, limit=limit))
         await self._flush()
