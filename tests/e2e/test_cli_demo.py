@@ -12,7 +12,7 @@ import pytest
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
-GOLD = "Tepe; Hujir; farmer"
+GOLD = (ROOT / "examples" / "answer.txt").read_text("utf-8").strip()
 
 
 def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
