@@ -82,6 +82,9 @@ USAGE: list[Any] = [
     pytest.param("run q --set n", "--set n: write a strategy's parameter as key=value", id="assignment"),
     pytest.param("run q --set n=many", "Strategy vote, parameter 'n'", id="parameter-type"),
     pytest.param("run q --threads 0", "--threads: must be greater than 0", id="zero-threads"),
+    pytest.param(
+        "run q --strategy chain_of_thought --threads 3", "--threads: the strategy chain_of_thought", id="width"
+    ),
     pytest.param("run q --tool search", "the tool search needs a folder of documents", id="search-without-docs"),
     pytest.param("run q --tool serch", "serch", id="unknown-tool"),
     pytest.param("run q --verifier exakt", "exakt", id="unknown-verifier"),

@@ -183,6 +183,13 @@ def test_a_verified_answer_is_a_success_and_a_wrong_one_is_not(cli: Cli) -> None
     assert wrong.code == 3
 
 
+def test_gold_is_held_against_the_answer_exactly(cli: Cli) -> None:
+    with ModelServer(Reply("<answer>4</answer>")) as server:
+        asked = ("run", "2+2?", "--model", f"{server.url}#test", "--strategy", "chain_of_thought", "--gold")
+        assert cli(*asked, "4").code == 0
+        assert cli(*asked, "5").code == 3
+
+
 def test_a_dry_run_calls_nothing_and_prints_no_key(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.setenv("RESEARCHER_API_KEY", "sk-secret")
