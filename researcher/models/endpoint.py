@@ -64,7 +64,7 @@ class Endpoint:
     ) -> None:
         """`model` None: the only one there. `client`: a user's own httpx client, which stays theirs to close."""
         self.limits = limits or CallLimits()
-        self.limiter = limiter or AdaptiveLimiter()
+        self.limiter = limiter or AdaptiveLimiter(maximum=_descriptors())
         self._exchange = Exchange(
             base_url, transport or _transport(client, self.limits.body), api_key=api_key, idle=self.limits.idle
         )
@@ -120,7 +120,7 @@ class Endpoint:
             return (await self.complete_many(request, 1, progress))[0]
         name, kind, request = await self._prepared(request)
         body = self._encoder.chat(request, name, kind)
-        return await self._streamed("/chat/completions", body, name, progress or Progress())
+        return await self._streamed("/chat/completions", body, name, kind, progress or Progress())
 
     async def complete_many(self, request: ModelRequest, n: int, progress: Progress | None = None) -> list[Completion]:
         """`n` completions of one request; the usage of all is on the first. Raises ModelError."""
@@ -140,15 +140,22 @@ class Endpoint:
         name, kind, request = await self._prepared(ModelRequest(messages=(), sampling=sampling))
         body = self._encoder.completion(prompt_ids, name, request.sampling, kind, stream=stream)
         if stream:
-            return await self._streamed("/completions", body, name, progress or Progress())
+            return await self._streamed("/completions", body, name, kind, progress or Progress())
         return (await self._whole("/completions", body, name, progress))[0]
 
     async def _llamacpp_chat(self, request: ModelRequest, name: str, progress: Progress | None) -> Completion:
         """Chat with all ids on record; always streamed, because only then does a cancelled call end there too."""
-        prompt = await prompt_ids(self._exchange, self._encoder, request, name)
         sampling = msgspec.structs.replace(request.sampling, logprobs=True)
-        written = await self.completions(prompt, sampling, stream=True, progress=progress)
-        return as_chat(written, prompt, tools=bool(request.tools))
+        counted = progress or Progress()
+
+        async def send() -> Completion:
+            prompt = await prompt_ids(self._exchange, self._encoder, request, name)
+            body = self._encoder.completion(prompt, name, sampling, ServerKind.LLAMA_CPP, stream=True)
+            fold = StreamFold(counted)
+            await self._exchange.stream("/completions", body, fold.add, last=True)
+            return as_chat(fold.completion(name), prompt, tools=bool(request.tools))
+
+        return await self._followed(send, counted)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -187,12 +194,17 @@ class Endpoint:
             found[0] = msgspec.structs.replace(found[0], attempts=call.attempts)
         return found
 
-    async def _streamed(self, path: str, body: bytes, name: str, progress: Progress) -> Completion:
+    async def _streamed(self, path: str, body: bytes, name: str, kind: ServerKind, progress: Progress) -> Completion:
         async def send() -> Completion:
             fold = StreamFold(progress)
-            await self._exchange.stream(path, body, fold.add)
+            # llama.cpp closes the connection after a stream, although it says that it keeps it.
+            await self._exchange.stream(path, body, fold.add, last=kind is ServerKind.LLAMA_CPP)
             return fold.completion(name)
 
+        return await self._followed(send, progress)
+
+    async def _followed(self, send: Callable[[], Awaitable[Completion]], progress: Progress) -> Completion:
+        """What a streaming `send` returns, tried as often as the policy allows."""
         call = self._call(send)
         found = await call.run()
         self.limiter.succeeded(call.seconds, progress.completion_tokens)
@@ -215,6 +227,16 @@ def _count(progress: Progress | None, completion: Completion) -> None:
     if progress is not None and completion.usage is not None:
         progress.prompt_tokens += completion.usage.prompt_tokens
         progress.completion_tokens += completion.usage.completion_tokens
+
+
+def _descriptors() -> int:
+    """How many connections this process may have, with a share left for files and tools."""
+    try:
+        import resource
+    except ImportError:  # not on Windows, where sockets are no descriptors
+        return 16_384
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 16_384 if soft == resource.RLIM_INFINITY else max(16, min(16_384, soft - max(64, soft // 8)))
 
 
 def _transport(client: httpx.AsyncClient | None, cap: int) -> Transport:

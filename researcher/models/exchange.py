@@ -63,9 +63,12 @@ class Exchange:
                 raise await self._refusal(reply)
             return self._checked(await _read(reply))
 
-    async def stream(self, path: str, body: bytes, take: Callable[[WireReply], None]) -> None:
-        """Call `take` with each chunk; return at the end, also where the stream broke off after its first chunk."""
-        async with self._open(path, body) as reply:
+    async def stream(self, path: str, body: bytes, take: Callable[[WireReply], None], *, last: bool = False) -> None:
+        """Call `take` with each chunk; return at the end, also where the stream broke off after its first chunk.
+
+        `last`: the connection is not used again.
+        """
+        async with self._open(path, body, last=last) as reply:
             if reply.status != 200:
                 raise await self._refusal(reply)
             if "json" in reply.headers.get("content-type", ""):  # an error, or a server that does not stream
@@ -124,8 +127,9 @@ class Exchange:
             if not state.taken:
                 raise
 
-    def _open(self, path: str, body: bytes) -> AbstractAsyncContextManager[Incoming]:
-        return self._transport.open("POST", self.base_url + path, self._headers, body)
+    def _open(self, path: str, body: bytes, *, last: bool = False) -> AbstractAsyncContextManager[Incoming]:
+        headers = {**self._headers, "Connection": "close"} if last else self._headers
+        return self._transport.open("POST", self.base_url + path, headers, body)
 
     def _checked(self, data: bytes) -> WireReply:
         reply = decode_reply(data, key=self.key)
