@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from researcher.errors import BoundaryError, LimitExceeded, StoreError
+from researcher.errors import BoundaryError, ContextTooLong, LimitExceeded, StoreError
 from researcher.types import Outcome
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ def boundary(ending: Ending) -> Iterator[None]:
         yield
     except StoreError:
         raise
-    except LimitExceeded as error:
+    except (LimitExceeded, ContextTooLong) as error:
         ending.outcome, ending.detail = Outcome.EXHAUSTED, str(error)
     except BoundaryError as error:
         ending.outcome, ending.detail, ending.boundary = Outcome.FAILED, str(error), error.boundary

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
 from researcher_tools import Documents, open_tools
 from researcher_tools.verifiers import get_verifier
@@ -23,7 +24,7 @@ from researcher.engine.reasoner import Shared
 from researcher.engine.run import Run, RunResult
 from researcher.engine.toolbox import Toolbox
 from researcher.errors import UserError
-from researcher.events import BudgetCharged, RunResumed, RunStarted
+from researcher.events import BudgetCharged, RunResumed, RunStarted, RunSteered
 from researcher.graph import ThoughtGraph
 from researcher.models.uri import choose_model, open_model
 from researcher.protocols import Model, Sandbox, Store, Strategy, Tool, Verifier
@@ -38,9 +39,10 @@ class Orchestrator:
     """Starts and resumes runs on one model; several runs at once, inside any running asyncio event loop.
 
     `model`: a URI or a Model; None takes a configured or reachable server, else the embedded model (`notice` says
-    which). `documents`: a folder (or opened Documents) for the tools `search` and `read`. `tools`: names of built-in tools and tools of
-    your own; None takes every built-in tool that can work here. `concurrency` bounds the threads of one run; how
-    many calls the server gets at once adapts by itself. `stream` None streams where a call may be cut short.
+    which). `documents`: a folder, or opened Documents, for the tools `search` and `read`. `tools`: names of built-in
+    tools and tools of your own; None takes every built-in tool that can work here. `concurrency` bounds the threads
+    of one run; how many calls the server gets at once adapts by itself. `stream`: None streams where a call may be
+    cut short.
     """
 
     def __init__(
@@ -83,6 +85,8 @@ class Orchestrator:
             else:
                 self.model = self._model_or_uri
             self.capabilities = await self.model.capabilities()
+            if self.capabilities.context is not None:  # one result must leave room for the conversation
+                self._toolbox.characters = min(self._toolbox.characters, max(2_000, self.capabilities.context))
             self._group = await stack.enter_async_context(anyio.create_task_group())
             self._stack = stack.pop_all()
         return self
@@ -136,7 +140,7 @@ class Orchestrator:
 
         Raises StoreLocked where another process has it open, UserError where there is no such run.
         """
-        if (live := self._runs.get(run_id)) is not None and not live.ended:
+        if (live := self._runs.get(run_id)) is not None:
             return live
         store = RunStore.open(run_path(self.home, run_id))
         graph, seconds = _replay(store)
@@ -159,6 +163,8 @@ class Orchestrator:
             journal.add(None, RunResumed(repeated=len(lost)))
             for thread in lost:
                 journal.add(thread, BudgetCharged(usage=Usage(calls=1), reason="lost call", estimated=True))
+            if budget is not None:
+                journal.add(None, RunSteered(action="budget", detail=msgspec.to_builtins(budget)))
             ledger.used = graph.usage
             await store.durable(graph.seq)
         return self._launch(run_id, planner, journal, ledger, began)
@@ -190,8 +196,11 @@ class Orchestrator:
         try:
             await run.execute()
         finally:
+            self._runs.pop(run.id, None)
             with anyio.CancelScope(shield=True):
                 await run.shared.journal.store.aclose()
+                if (close := getattr(run.shared.verifier, "aclose", None)) is not None:
+                    await close()
 
     def _check(self, task: Task, name: str, strategy: Strategy, budget: Budget) -> None:
         check_question(task)

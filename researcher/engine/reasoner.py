@@ -51,6 +51,8 @@ from researcher.types import (
 
 CHARACTERS_PER_TOKEN = 3
 """For the estimate of a prompt nobody has counted yet; too low a figure holds too much budget, not too little."""
+MARGIN, SMALLEST_ROOM = 16, 64
+"""Tokens left free in the context window, and the least that a call asks for when the estimate leaves less."""
 
 
 @dataclass(slots=True)
@@ -68,6 +70,8 @@ class Shared:
     record_tokens: bool = True
     streaming: bool = False
     draining: Callable[[], bool] = field(default=lambda: False)
+    calling: dict[str, Progress] = field(default_factory=dict)
+    """Calls in flight by thread, with what they have received."""
 
 
 class Reasoner:
@@ -130,12 +134,16 @@ class Reasoner:
             if (left := limits.tokens - self._used) <= 0:
                 raise LimitExceeded("thread tokens", self._used, limits.tokens)
             max_tokens = left if max_tokens is None else min(left, max_tokens)
-        hold = await shared.ledger.hold(self._estimate(), max_tokens, reserved=self._work.reserved)
+        prompt = self._estimate()
+        if shared.capabilities.context is not None:  # servers refuse a call that might not fit, rather than cut it
+            room = max(SMALLEST_ROOM, shared.capabilities.context - prompt - MARGIN)
+            max_tokens = room if max_tokens is None else min(room, max_tokens)
+        hold = await shared.ledger.hold(prompt, max_tokens, reserved=self._work.reserved)
         if shared.draining():
             shared.ledger.settle(hold, Usage())
             return
         started = shared.journal.add(self._key, CallStarted())
-        progress = Progress()
+        progress = shared.calling[self._key] = Progress()
         used: Usage | None = None
         try:
             await shared.journal.durable(started)  # so that a crash cannot leave a paid call uncounted
@@ -150,6 +158,7 @@ class Reasoner:
                 shared.journal.add(
                     self._key, BudgetCharged(usage=used, reason="unfinished call", estimated=progress.estimated)
                 )
+            del shared.calling[self._key]
             shared.ledger.settle(hold, used)
         await self._check(completion)
 

@@ -124,6 +124,7 @@ class Run:
         ledger = self.shared.ledger
         threads = {"running": len(self._works), **{str(k): v for k, v in self._states.items()}}
         fresh = ledger.used.completion_tokens - self._tokens_before
+        fresh += sum(progress.completion_tokens for progress in self.shared.calling.values())
         seconds = ledger.seconds - self._seconds_before
         votes = self.graph.votes()[:3]
         return RunStats(
@@ -140,6 +141,7 @@ class Run:
         self.shared.draining = lambda: self._draining
         self._tokens_before = self.shared.ledger.used.completion_tokens
         self._seconds_before = self.shared.ledger.seconds
+        self._states.update(str(thread.outcome) for thread in self.graph.threads() if thread.outcome is not None)
         try:
             with self._abort:
                 known = self.graph.answer

@@ -23,7 +23,7 @@ class Toolbox:
     def __init__(self, tools: Mapping[str, Tool], *, seconds: float = 60.0, characters: int = 20_000) -> None:
         self.tools = dict(tools)
         self._seconds = seconds
-        self._characters = characters
+        self.characters = characters
 
     def specs(self, names: tuple[str, ...]) -> tuple[ToolSpec, ...]:
         """The schemas of these tools, in this order."""
@@ -36,8 +36,8 @@ class Toolbox:
         began = anyio.current_time()
         status, result = await self._outcome(thread, call, granted)
         content = result.content
-        if len(content) > self._characters:
-            content = f"{content[: self._characters]}\n[cut: {len(content)} characters in all]"
+        if len(content) > self.characters:
+            content = f"{content[: self.characters]}\n[cut: {len(content)} characters in all]"
         body = ToolReturned(
             call_id=call.id,
             name=call.name,

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from researcher import Orchestrator, tool
-from researcher.errors import ConnectFault, UserError
+from researcher.errors import ConnectFault, ContextTooLong, UserError
 from researcher.events import BudgetCharged, Event, MessageAdded, RunFinished, ThreadFinished, ThreadStarted
 from researcher.protocols import Source, ToolResult
 from researcher.store import RunReader, run_path
@@ -343,6 +343,35 @@ async def test_leaving_the_orchestrator_stops_its_runs(tmp_path: Path) -> None:
             await orchestrator.start(Task(question="q"), **VOTE)
             await anyio.wait_all_tasks_blocked()
     assert model.in_flight == 0
+
+
+async def test_events_can_be_read_after_the_end(tmp_path: Path) -> None:
+    async with engine([call(), FINAL], tmp_path) as orchestrator:
+        run = await orchestrator.start(TASK, **VOTE)
+        await run.result()
+        seen = [event async for event in run.events()]
+    assert seen == logged(tmp_path, run.id)
+
+
+async def test_an_error_of_the_body_leaves_the_orchestrator_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="mine"):
+        async with engine(lambda _: HANG, tmp_path) as orchestrator:
+            await orchestrator.start(Task(question="q"), **VOTE)
+            raise KeyError("mine")
+
+
+async def test_a_call_asks_for_no_more_than_the_window_holds(tmp_path: Path) -> None:
+    model = ScriptedModel(["<answer>a</answer>"], capabilities=Capabilities(context=500))
+    async with engine(model, tmp_path) as orchestrator:
+        await orchestrator.answer(Task(question="q" * 600), **VOTE)
+    assert (model.requests[0].sampling.max_tokens or 0) < 300
+
+
+async def test_a_conversation_that_outgrows_the_window_is_exhausted(tmp_path: Path) -> None:
+    async with engine(lambda _: ContextTooLong("5000 of 4096 tokens"), tmp_path) as orchestrator:
+        run = await orchestrator.start(Task(question="q"), **VOTE)
+        await run.result()
+    assert run.graph.threads("vote")[0].outcome is Outcome.EXHAUSTED
 
 
 async def test_the_replay_is_the_run(tmp_path: Path) -> None:
