@@ -102,7 +102,7 @@ def load_settings(
     """The checked settings. `flags` is nested like the file, without what was not given. Raises UserError."""
     env = os.environ if env is None else env
     origin, merged = Origin(), dict[str, Any]()
-    path = _config_file(file, env, cwd or Path.cwd())
+    path = _config_file(file, env, cwd=cwd or Path.cwd())
     if path is not None:
         values, lines = read_toml(path)
         origin.put(values, {name: f"{path}:{line}" for name, line in lines.items()})
@@ -159,11 +159,11 @@ def read_toml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UserError(_syntax(path, text, error)) from None
+        raise UserError(_syntax(path, text, error=error)) from None
     return values, {name: _line_of(text, name) for name in _leaves(values)}
 
 
-def _config_file(file: Path | None, env: Mapping[str, str], cwd: Path) -> Path | None:
+def _config_file(file: Path | None, env: Mapping[str, str], *, cwd: Path) -> Path | None:
     if file is None and env.get(f"{_PREFIX}CONFIG"):
         file = Path(env[f"{_PREFIX}CONFIG"])
     if file is not None:
@@ -230,7 +230,7 @@ def _line_of(text: str, name: str) -> int:
     return 1
 
 
-def _syntax(path: Path, text: str, error: tomllib.TOMLDecodeError) -> str:
+def _syntax(path: Path, text: str, *, error: tomllib.TOMLDecodeError) -> str:
     """One sentence with file, line and, where a key stands on that line, the field."""
     message = str(error)
     found = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)

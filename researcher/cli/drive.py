@@ -52,7 +52,7 @@ async def drive(run: Run, output: Output) -> RunResult:
     return result
 
 
-def tell_end(run: Run, result: RunResult, output: Output) -> None:
+def tell_end(run: Run, result: RunResult, *, output: Output) -> None:
     """Narrate how the run ended and what can be done with it; its last JSON line."""
     stats = run.stats()
     output.line({"result": msgspec.to_builtins(_record(result)), "exit": int(exit_code(result))})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,7 +66,7 @@ def run(
     if dry_run:
         _print_plan(job, output)
         return
-    raise typer.Exit(anyio.run(start, job, output, report))
+    raise typer.Exit(anyio.run(partial(start, job, output, report=report)))
 
 
 def resume(
@@ -87,10 +88,13 @@ def resume(
     )  # fmt: skip
     settings = load_settings(config, flags=flags)
     budget = settings.budget.to_budget() if "budget" in flags else None
-    raise typer.Exit(anyio.run(_resume, find_run(settings.home, run), settings, budget, Output(json=json), report))
+    path = find_run(settings.home, run)
+    raise typer.Exit(
+        anyio.run(partial(_resume, path, settings, budget=budget, output=Output(json=json), report=report))
+    )
 
 
-async def start(job: Job, output: Output, report: Path | None = None) -> Exit:
+async def start(job: Job, output: Output, *, report: Path | None = None) -> Exit:
     """Start the job's run, follow it to its end and print its answer; the exit code."""
     settings = job.settings
     async with Orchestrator(
@@ -110,10 +114,12 @@ async def start(job: Job, output: Output, report: Path | None = None) -> Exit:
             seed=settings.seed,
         )
         result = await drive(run, output)
-    return await _tell(run, result, settings.home, output, report)
+    return await _tell(run, result, home=settings.home, output=output, report=report)
 
 
-async def _resume(path: Path, settings: Settings, budget: Budget | None, output: Output, report: Path | None) -> Exit:
+async def _resume(
+    path: Path, settings: Settings, *, budget: Budget | None, output: Output, report: Path | None
+) -> Exit:
     """Go on with the model, documents, tools and budget the run began with, unless others are chosen."""
     with RunReader(path) as reader:
         reader.verify()  # a damaged log is said before a model is started for it
@@ -129,22 +135,22 @@ async def _resume(path: Path, settings: Settings, budget: Budget | None, output:
     ) as orchestrator:
         run = await orchestrator.resume(path.stem, budget=budget)
         result = await drive(run, output)
-    return await _tell(run, result, settings.home, output, report)
+    return await _tell(run, result, home=settings.home, output=output, report=report)
 
 
 def _prices(settings: Settings) -> Prices | None:
     return None if settings.prices is None else Prices(**settings.prices.model_dump())
 
 
-async def _tell(run: Run, result: RunResult, home: Path, output: Output, report: Path | None) -> Exit:
+async def _tell(run: Run, result: RunResult, *, home: Path, output: Output, report: Path | None) -> Exit:
     """Print the answer from the closed log, like any later reader, and write the report; the exit code."""
     with RunReader(run_path(home, run.id)) as reader:
-        print_answer(run.graph, reader.get_blob, output)
+        print_answer(run.graph, reader.get_blob, output=output)
         text = render_report(run.graph, reader.get_blob) if report is not None else ""
     if report is not None:
         await anyio.Path(report).write_text(text, "utf-8")
         output.note(f"report written to {report}")
-    tell_end(run, result, output)
+    tell_end(run, result, output=output)
     return exit_code(result)
 
 

@@ -35,21 +35,21 @@ def show(
     with RunReader(find_run(home_of(home), run)) as reader:
         graph = ThoughtGraph.fold(reader.read())
         if thread is not None:
-            _show_thread(graph, thread, output)
+            _show_thread(graph, thread, output=output)
         elif claims:
-            _show_claims(graph, reader.get_blob, output)
+            _show_claims(graph, reader.get_blob, output=output)
         else:
-            _show_run(reader.run, graph, reader.get_blob, output)
+            _show_run(reader, graph, output=output)
 
 
-def print_answer(graph: ThoughtGraph, get_blob: GetBlob, output: Output) -> None:
+def print_answer(graph: ThoughtGraph, get_blob: GetBlob, *, output: Output) -> None:
     """The answer with the quotes it rests on, or that there is none."""
     answer = graph.answer
     if answer is None:
         output.data("no answer")
         return
     output.data(answer.text, style="bold")
-    for number, check in enumerate(check_citations(graph, get_blob, answer.claims), 1):
+    for number, check in enumerate(check_citations(graph, get_blob, claims=answer.claims), 1):
         output.data(f"  [{number}] {_cited(check)}")
     if answer.supported is False:
         output.data("  not verified: no evidence or no verifier bears this answer")
@@ -61,11 +61,11 @@ def _cited(check: CitationCheck) -> str:
     return f'"{quote}"  {check.source}:{check.evidence.start}-{check.evidence.end}{problem}'
 
 
-def _show_run(run: str, graph: ThoughtGraph, get_blob: GetBlob, output: Output) -> None:
-    began = graph.started
-    checks = check_citations(graph, get_blob, graph.answer.claims) if graph.answer else []
+def _show_run(reader: RunReader, graph: ThoughtGraph, *, output: Output) -> None:
+    began, run, get_blob = graph.started, reader.run, reader.get_blob
+    checks = check_citations(graph, get_blob, claims=graph.answer.claims) if graph.answer else []
     threads = Counter(str(info.outcome or "open") for info in graph.threads())
-    output.line(_record(run, graph, checks, threads))
+    output.line(_record(run, graph, checks=checks, threads=threads))
     if began is not None:
         output.data(f"question  {began.task.question}")
         output.data(f"run       {run}: {began.strategy} on {began.model}, seed {began.seed}")
@@ -74,7 +74,7 @@ def _show_run(run: str, graph: ThoughtGraph, get_blob: GetBlob, output: Output) 
         f"ended     {graph.outcome}{detail}" if graph.outcome else "ended     not yet; researcher resume goes on"
     )
     output.data()
-    print_answer(graph, get_blob, output)
+    print_answer(graph, get_blob, output=output)
     output.data("\nhow sure")
     for line in how_sure(graph, checks):
         output.data(f"  {line.removeprefix('- ').replace('**', '')}")
@@ -93,7 +93,7 @@ def _show_run(run: str, graph: ThoughtGraph, get_blob: GetBlob, output: Output) 
             output.data(f"  and {len(steps) - WHY} more; researcher export has the whole graph")
 
 
-def _record(run: str, graph: ThoughtGraph, checks: list[CitationCheck], threads: Counter[str]) -> dict[str, Any]:
+def _record(run: str, graph: ThoughtGraph, *, checks: list[CitationCheck], threads: Counter[str]) -> dict[str, Any]:
     """The same for a machine."""
     return {
         "id": run,
@@ -112,9 +112,9 @@ def _citation_record(check: CitationCheck) -> dict[str, Any]:
     return {**evidence, "source": check.source, "quote": check.quote, "claim": check.claim.text, "ok": check.ok}
 
 
-def _show_claims(graph: ThoughtGraph, get_blob: GetBlob, output: Output) -> None:
+def _show_claims(graph: ThoughtGraph, get_blob: GetBlob, *, output: Output) -> None:
     for claim in graph.claims():
-        checks = check_citations(graph, get_blob, [claim.id])
+        checks = check_citations(graph, get_blob, claims=[claim.id])
         output.line(
             {
                 "claim": claim.text,
@@ -130,7 +130,7 @@ def _show_claims(graph: ThoughtGraph, get_blob: GetBlob, output: Output) -> None
             output.data("    no evidence: these words stand in no source the thread named")
 
 
-def _show_thread(graph: ThoughtGraph, key: str, output: Output) -> None:
+def _show_thread(graph: ThoughtGraph, key: str, *, output: Output) -> None:
     info = graph.thread(key)
     if info is None:
         keys = [thread.key for thread in graph.threads()]

@@ -30,16 +30,23 @@ class CitationCheck(NamedTuple):
         return not self.problem
 
 
-def check_citations(graph: ThoughtGraph, get_blob: GetBlob, claims: Iterable[str] | None = None) -> list[CitationCheck]:
+def check_citations(
+    graph: ThoughtGraph, get_blob: GetBlob, *, claims: Iterable[str] | None = None
+) -> list[CitationCheck]:
     """Every evidence of these claims (ids), or of all claims of the graph, in their order."""
     infos = graph.claims() if claims is None else [graph.claim(claim) for claim in claims]
     texts: dict[str, str | StoreError] = {}
-    return [_check(graph, get_blob, info, evidence, texts) for info in infos for evidence in info.evidence]
+    return [
+        _check(graph, get_blob, claim=info, evidence=evidence, texts=texts)
+        for info in infos
+        for evidence in info.evidence
+    ]
 
 
 def _check(
     graph: ThoughtGraph,
     get_blob: GetBlob,
+    *,
     claim: ClaimInfo,
     evidence: Evidence,
     texts: dict[str, str | StoreError],

@@ -26,7 +26,7 @@ _ANSWER_BLOCK = re.compile(r"<answer>.*?</answer>", re.DOTALL)
 def render_report(graph: ThoughtGraph, get_blob: GetBlob) -> str:
     """The report, always with a question, an answer or the reason there is none, and the evidence or its absence."""
     answer = graph.answer
-    checks = check_citations(graph, get_blob, answer.claims) if answer is not None else []
+    checks = check_citations(graph, get_blob, claims=answer.claims) if answer is not None else []
     question = graph.started.task.question if graph.started else "(a run without a question)"
     blocks = [f"# {_line(question)}", *_head(graph, answer, checks)]
     for title, lines in (
@@ -41,7 +41,7 @@ def render_report(graph: ThoughtGraph, get_blob: GetBlob) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def body_of(graph: ThoughtGraph, answer: Answer, checks: list[CitationCheck]) -> str:
+def body_of(answer: Answer, checks: list[CitationCheck]) -> str:
     """The prose of the answer, its finding numbers turned into citation numbers; empty where it has none of its own."""
     text = _ANSWER_BLOCK.sub("", _EVIDENCE_LINE.sub("", answer.body)).strip()
     by_finding: dict[int, list[int]] = {}
@@ -107,7 +107,7 @@ def _head(graph: ThoughtGraph, answer: Answer | None, checks: list[CitationCheck
     marks = "".join(f" [{number}]" for number in range(1, len(checks) + 1))
     warning = "" if answer.supported is not False else " *(not verified)*"
     yield f"**{_line(answer.text)}**{marks}{warning}"
-    if body := body_of(graph, answer, checks):
+    if body := body_of(answer, checks):
         yield body
 
 
