@@ -39,8 +39,8 @@ CHAT_TEMPLATE = """\
 {{- '\\n<tool_response>\\n' + message.content + '\\n</tool_response>' -}}
 {%- if loop.last or messages[loop.index0 + 1].role != 'tool' -%}{{- '<|im_end|>\\n' -}}{%- endif -%}
 {%- elif message.role == 'assistant' -%}
-{%- set reasoning = message.reasoning_content or message.reasoning or '' -%}
-{%- set content = message.content or '' -%}
+{%- set reasoning = (message.reasoning_content or message.reasoning or '') | trim -%}
+{%- set content = (message.content or '') | trim -%}
 {{- '<|im_start|>assistant\\n<think>\\n' + reasoning + '\\n</think>\\n\\n' + content -}}
 {%- for tool_call in message.tool_calls or [] -%}
 {%- set function = tool_call.function or tool_call -%}

@@ -23,14 +23,14 @@ from researcher.train.embedded.tasks.worlds import World
 from researcher_tools.corpus import Corpus
 
 MIX: dict[Skill, float] = {
-    "one_hop": 0.16,
-    "two_hops": 0.20,
-    "three_hops": 0.06,
-    "comparison": 0.15,
+    "one_hop": 0.15,
+    "two_hops": 0.17,
+    "three_hops": 0.04,
+    "comparison": 0.13,
     "unanswerable": 0.03,
-    "countdown_3": 0.15,
+    "countdown_3": 0.22,
     "countdown_4": 0.05,
-    "arithmetic": 0.02,
+    "arithmetic": 0.03,
     "splitting": 0.05,
     "synthesis": 0.08,
     "judging": 0.05,

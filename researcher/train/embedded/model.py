@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from researcher.train.embedded.attention import attend
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -21,7 +23,7 @@ class Shape:
     width: int = 192
     layers: int = 6
     heads: int = 4
-    head_width: int = 64
+    head_width: int = 32
     inner: int = 512
     theta: float = 10_000.0
     epsilon: float = 1e-6
@@ -100,10 +102,12 @@ class Attention(nn.Module):
         """Mixed over the positions up to each."""
         rows, length, _ = x.shape
         apart = (rows, length, self.heads, self.head_width)
-        q = rotate(self.q_norm(self.q_proj(x).view(apart)), cosine, sine).transpose(1, 2)
-        k = rotate(self.k_norm(self.k_proj(x).view(apart)), cosine, sine).transpose(1, 2)
-        v = self.v_proj(x).view(apart).transpose(1, 2)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        flat = (rows * self.heads, length, self.head_width)
+        q = rotate(self.q_norm(self.q_proj(x).view(apart)), cosine, sine) * self.head_width**-0.5
+        k = rotate(self.k_norm(self.k_proj(x).view(apart)), cosine, sine)
+        v = self.v_proj(x).view(apart)
+        y = attend(*(t.transpose(1, 2).reshape(flat).contiguous() for t in (q, k, v)))
+        y = y.view(rows, self.heads, length, self.head_width)
         out: Tensor = self.o_proj(y.transpose(1, 2).reshape(rows, length, -1))
         return out
 

@@ -6,11 +6,12 @@ import json
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -42,16 +43,18 @@ class Plan:
     floor: float = 0.02
     threads: int = 2
     compiled: bool = True
-    save_every: float = 240.0
+    save_every: float = 120.0
     max_steps: int = 10**9
+    rank: int = 0
+    """Which of `ranks` processes this is; each trains on its own rows and they share their gradients."""
+    ranks: int = 1
 
     def progress(self) -> float:
         """How much of the time has gone, from 0 to 1."""
         return min(1.0, max(0.0, (time.time() - self.start_at) / (self.end_at - self.start_at)))
 
-    def rate(self, step: int) -> float:
-        """The learning rate as a share of the full one."""
-        gone = self.progress()
+    def rate(self, step: int, gone: float) -> float:
+        """The learning rate as a share of the full one, at this step and share of the time."""
         fall = 1.0 if gone < self.stable else max(self.floor, (1 - gone) / (1 - self.stable))
         return min(1.0, (step + 1) / 60) * fall
 
@@ -88,8 +91,8 @@ def batches(
     rng = random.Random(f"batches/{plan.seed}/{shard}")
     while True:
         stage = min(1.0, plan.progress() * 5)
-        stream = data.training(plan.seed, shard, stage)
-        shard += 1
+        stream = data.training(plan.seed, shard + plan.rank, stage)
+        shard += plan.ranks
         rows = [Row(tokenizer, example) for _, example in zip(range(768), stream, strict=False)]
         rows = sorted((row for row in rows if len(row.ids) <= limit), key=lambda row: len(row.ids))
         groups: list[list[Row]] = [[]]
@@ -126,7 +129,7 @@ class Run:
         self.adam = torch.optim.AdamW(others, plan.adam_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
         self.mean = [p.detach().clone() for p in self.model.parameters()]
         self.step = self.tokens = self.shard = 0
-        self.seconds = 0.0
+        self.seconds = self.gone = 0.0
 
     def state(self) -> dict[str, Any]:
         """Everything that `load` needs to go on."""
@@ -154,8 +157,10 @@ class Run:
     def update(self, loss: Tensor) -> None:
         """One step of both optimizers at the rate of the moment."""
         loss.backward()
+        if self.plan.ranks > 1:
+            self._share()
         torch.nn.utils.clip_grad_norm_(self.adam.param_groups[0]["params"], 1.0)
-        share = self.plan.rate(self.step)
+        share = self.plan.rate(self.step, self.gone)
         self.muon.rate = self.plan.muon_rate * share
         self.adam.param_groups[0]["lr"] = self.plan.adam_rate * share
         self.muon.step()
@@ -164,6 +169,22 @@ class Run:
         keep = min(0.997, self.step / (self.step + 20))
         torch._foreach_lerp_(self.mean, [p.detach() for p in self.model.parameters()], 1 - keep)
         self.step += 1
+
+
+    def tick(self) -> float:
+        """Look at the clock: the share of the time that has gone, the same in all processes."""
+        gone = torch.tensor([self.plan.progress()], dtype=torch.float64)
+        if self.plan.ranks > 1:
+            dist.all_reduce(gone, op=dist.ReduceOp.MAX)
+        self.gone = float(gone)
+        return self.gone
+
+    def _share(self) -> None:
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        parts = (flat / self.plan.ranks).split([gradient.numel() for gradient in gradients])
+        torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
 
 
 def _kindred(model: Reasoner, tokenizer: Tokenizer) -> None:
@@ -185,35 +206,44 @@ def train(plan: Plan, tokenizer: Tokenizer, shape: Shape) -> Run:
     last = plan.folder / "last.pt"
     if last.exists():
         run.load(last)
-    log = (plan.folder / "log.jsonl").open("a")
+    log = (plan.folder / ("log.jsonl" if plan.rank == 0 else f"log.{plan.rank}.jsonl")).open("a")
     log.write(json.dumps({**asdict(plan), "folder": "", "at_step": run.step}) + "\n")
     loss_of = torch.compile(run.model.loss, dynamic=True) if plan.compiled else run.model.loss
     stream = batches(tokenizer, plan, run.shard)
     saved = began = time.time()
     before, seconds, total, seen = run.tokens, run.seconds, 0.0, 0
-    while plan.progress() < 1.0 and run.step < plan.max_steps:
+    while run.step < plan.max_steps and run.tick() < 1.0:
         tokens, weights = next(stream)
         torch._dynamo.maybe_mark_dynamic(tokens, (0, 1))
         torch._dynamo.maybe_mark_dynamic(weights, (0, 1))
         loss = loss_of(tokens, weights)
         run.update(loss)
-        run.tokens += int((weights > 0).sum())
+        run.tokens += int((weights > 0).sum()) * plan.ranks
         total, seen = total + float(loss.detach()), seen + 1
         if run.step % 20 == 0:
             now = time.time()
             run.seconds = seconds + now - began
             speed = (run.tokens - before) / (now - began)
             record = {"step": run.step, "tokens": run.tokens, "loss": round(total / seen, 4), "tok/s": round(speed)}
-            log.write(json.dumps({**record, "rate": round(plan.rate(run.step), 4), "seconds": round(run.seconds)}) + "\n")
+            log.write(json.dumps({**record, "rate": round(plan.rate(run.step, run.gone), 4), "seconds": round(run.seconds)}) + "\n")
             log.flush()
             total, seen = 0.0, 0
             if now - saved > plan.save_every:
                 run.shard += 1000
-                _save(run, last)
                 saved = now
-    _save(run, plan.folder / "final.pt")
+                if plan.rank == 0:
+                    _save(run, last)
+    if plan.rank == 0:
+        _save(run, plan.folder / "final.pt")
     log.close()
     return run
+
+
+def train_rank(rank: int, ranks: int, plan: Plan, tokenizer: Path) -> None:
+    """Train as one of several processes on this machine."""
+    store = dist.TCPStore("127.0.0.1", 29517, ranks, rank == 0)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks)
+    train(replace(plan, rank=rank, ranks=ranks), Tokenizer.from_file(str(tokenizer)), Shape())
 
 
 def _save(run: Run, path: Path) -> None:

@@ -145,5 +145,5 @@ def _paragraphs(rng: random.Random, sentences: list[str]) -> str:
     rng.shuffle(sentences)
     parts = [sentences[0]]
     for sentence in sentences[1:]:
-        parts.append((" " if rng.random() < 0.4 else "\n\n") + sentence)
+        parts.append((" " if rng.random() < 0.3 else "\n\n") + sentence)
     return "".join(parts) + "\n"
