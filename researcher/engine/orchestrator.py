@@ -73,6 +73,7 @@ class Orchestrator:
         self._toolbox: Toolbox
         self.model: Model
         self.capabilities: Capabilities
+        self.uri = ""
         self.notice = ""
 
     async def __aenter__(self) -> Self:
@@ -80,10 +81,11 @@ class Orchestrator:
             self._toolbox = Toolbox(await self._open_tools(stack))
             if self._model_or_uri is None or isinstance(self._model_or_uri, str):
                 choice = await choose_model(self._model_or_uri)
-                self.notice = choice.reason
+                self.uri, self.notice = choice.uri, choice.reason
                 self.model = await stack.enter_async_context(open_model(choice.uri))
             else:
                 self.model = self._model_or_uri
+                self.uri = self.model.uri
             self.capabilities = await self.model.capabilities()
             if self.capabilities.context is not None:  # one result must leave room for the conversation
                 self._toolbox.characters = min(self._toolbox.characters, max(2_000, self.capabilities.context))
@@ -126,7 +128,7 @@ class Orchestrator:
             task=task,
             strategy=strategy,
             params=dict(params or {}),
-            model=self.model.uri,
+            model=self.uri,  # not the address of a server of ours, which is another one after a resume
             seed=seed,
             budget=budget,
             settings={"documents": documents, **(settings or {})},
@@ -206,7 +208,7 @@ class Orchestrator:
         check_question(task)
         check_budget(budget, priced=self._prices is not None)
         check_tools(task, self.tools)
-        check_capabilities(name, strategy, task, self.model.uri, self.capabilities)
+        check_capabilities(name, strategy, task, self.uri, self.capabilities)
         self._verifier(task)
 
     @staticmethod
