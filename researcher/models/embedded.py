@@ -11,9 +11,9 @@ wants a core); each slot has its own cache (a unified one makes every token atte
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
 import secrets
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -21,6 +21,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import anyio
 
@@ -33,7 +34,7 @@ SMALL = 64 * 2**20  # bytes of a file up to which a model is small: one thread, 
 CONTEXT = 4096  # tokens of each slot
 PROMPT_CACHE_MIB = 512  # memory for the prefixes of slots that were given to others; llama.cpp's default is 8 GiB
 HTTP_THREADS = 64  # a connection that is kept alive holds one, so there are more of them than slots
-LINGER = 2.0  # seconds that calls cut off by their callers may still hold their slots when a server stops
+LINGER = 0.5  # seconds that calls cut off by their callers have to end by themselves when a server stops
 
 
 class ServerPlan(NamedTuple):
@@ -137,16 +138,26 @@ class _Server:
         return False
 
     def stop(self) -> None:
-        """End the server. Its callers have closed their connections; what they cut off may still compute."""
+        """End the server. Blocks for a second where calls are still computed that nobody waits for."""
+        _hang_up(urlsplit(self.base_url).port)
         until = time.monotonic() + LINGER
         while self.busy() and time.monotonic() < until:
             time.sleep(0.02)
         self.native = None
 
-    def abandon(self) -> None:
-        """Leave the server to the end of the process if it is busy: its destructor waits for open connections."""
-        if self.native is not None and self.busy():
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.native))
+
+def _hang_up(port: int | None) -> None:
+    """Shut this process's own connections to the port: the server's destructor waits for them, and nobody else has any.
+
+    They are closed already, unless the program ends without leaving its contexts.
+    """
+    for name in os.listdir("/dev/fd"):
+        try:
+            with socket.socket(fileno=os.dup(int(name))) as connection:
+                if connection.getpeername()[:2] == ("127.0.0.1", port):
+                    connection.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            continue  # not a socket, not connected, or gone
 
 
 class _Shelf:
@@ -178,8 +189,10 @@ class _Shelf:
                 server.stop()
 
     def _at_exit(self) -> None:
+        """For a program that ends without leaving its contexts: the process cannot end with the server's threads."""
         for server in self._servers.values():
-            server.abandon()
+            server.stop()
+        self._servers.clear()
 
 
 _SHELF = _Shelf()
