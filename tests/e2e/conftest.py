@@ -28,7 +28,7 @@ from researcher.strategies.prompts import answer_prompt
 from researcher.types import Capabilities, Completion, Message, ModelRequest, Sampling, ToolSpec
 
 REQUIRED = frozenset(part.strip() for part in os.environ.get("RESEARCHER_REQUIRE", "").split(",") if part.strip())
-VLLM_ARGS = ("--enforce-eager", "--dtype", "bfloat16", "--max-model-len", "4096", "--max-num-seqs", "32")
+VLLM_ARGS = ("--enforce-eager", "--dtype", "bfloat16", "--max-num-seqs", "32")
 
 
 def need(part: str, present: bool, reason: str) -> None:
@@ -189,13 +189,13 @@ class Served:
         names = ("vllm:num_requests_running", "vllm:num_requests_waiting{", "llamacpp:requests_")
         return sum(int(float(line.rsplit(" ", 1)[1])) for line in text.splitlines() if line.startswith(names))
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float = 120.0) -> None:
         """Return when the condition holds; what a server does in its own time can only be looked at."""
         with anyio.fail_after(seconds):
             while not condition():  # noqa: ASYNC110
                 await anyio.sleep(0.01)
 
-    async def until_idle(self, seconds: float = 5.0) -> None:
+    async def until_idle(self, seconds: float = 30.0) -> None:
         """Return when the server computes nothing."""
         with anyio.fail_after(seconds):
             while await self.running():  # noqa: ASYNC110

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.anyio]
 async def test_the_limiter_follows_the_servers_metrics(vllm_served: Any) -> None:
     endpoint = vllm_served.again(endless=True)
     assert (await endpoint.capabilities()).metrics
-    asked = vllm_served.question(Sampling(temperature=1.0, max_tokens=3000), stream=True)
+    asked = vllm_served.question(Sampling(temperature=1.0, max_tokens=1500), stream=True)
     async with anyio.create_task_group() as group:
         for _ in range(8):
             group.start_soon(endpoint.complete, asked)
