@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -53,6 +54,34 @@ def _export(args: argparse.Namespace) -> None:
     convert.export_hf(args.gguf, args.out)
 
 
+def _world(args: argparse.Namespace) -> None:
+    from researcher.train.embedded.tasks.demo import write_world
+
+    for question in write_world(args.seed, args.out, args.documents):
+        print(f"{question['question']} -> {question['answer']}")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from researcher.train.embedded import data
+    from researcher.train.embedded.evaluate import greedy, vote
+    from researcher.train.embedded.served import serve
+
+    skills = args.skills or list(data.MIX)
+    with serve(args.gguf, slots=args.slots, threads=args.threads) as served:
+        for skill in skills:
+            if args.samples:
+                print(json.dumps(vote(served, skill, args.count, args.samples, args.temperature)._asdict()), flush=True)
+                continue
+            score, outcomes, examples = greedy(served, skill, args.count)
+            print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in score._asdict().items()}), flush=True)
+            wrong = [(e, o) for e, o in zip(examples, outcomes, strict=True) if not o.correct][: args.show]
+            for example, outcome in wrong:
+                print(f"--- right: {example.answer}")
+                for message in outcome.messages[1:]:
+                    calls = [call["function"]["arguments"] for call in message.get("tool_calls") or []]
+                    print(message["role"], message.get("reasoning_content", ""), message.get("content", ""), *calls)
+
+
 def main() -> None:
     """Run one command."""
     parser = argparse.ArgumentParser(prog="python -m researcher.train.embedded", description=__doc__)
@@ -77,6 +106,21 @@ def main() -> None:
     export.add_argument("--gguf", type=Path, default=SHIPPED)
     export.add_argument("--out", type=Path, required=True)
     export.set_defaults(run=_export)
+    evaluate = commands.add_parser("evaluate", help="held-out accuracy under llama.cpp, one JSON line a skill")
+    evaluate.add_argument("--gguf", type=Path, default=SHIPPED)
+    evaluate.add_argument("--skills", nargs="*")
+    evaluate.add_argument("--count", type=int, default=300)
+    evaluate.add_argument("--samples", type=int, default=0, help="vote of so many samples instead of greedy")
+    evaluate.add_argument("--temperature", type=float, default=0.8)
+    evaluate.add_argument("--slots", type=int, default=16)
+    evaluate.add_argument("--threads", type=int, default=1)
+    evaluate.add_argument("--show", type=int, default=0, help="print so many wrong conversations of each skill")
+    evaluate.set_defaults(run=_evaluate)
+    world = commands.add_parser("world", help="a folder of documents with held-out names, and questions.jsonl")
+    world.add_argument("--seed", type=int, default=1)
+    world.add_argument("--documents", type=int, default=24)
+    world.add_argument("--out", type=Path, required=True)
+    world.set_defaults(run=_world)
     args = parser.parse_args()
     args.run(args)
 

@@ -1,0 +1,77 @@
+"""The GGUF under llama.cpp, as users meet it: `with serve(path) as model: model.chat(messages, tools)`."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import secrets
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from researcher.train.embedded.tasks.example import TOOLS, Message
+
+CONTEXT = 2048
+
+
+class Served:
+    """A llama.cpp server in this process; its methods may be called from many threads."""
+
+    def __init__(self, path: Path, slots: int, threads: int) -> None:
+        import xllamacpp
+
+        p = xllamacpp.CommonParams()
+        self._key = secrets.token_urlsafe(16)
+        p.model.path, p.hostnames, p.port, p.api_keys = str(path), ["127.0.0.1"], 0, [self._key]
+        p.n_parallel, p.n_ctx, p.kv_unified, p.cont_batching = slots, slots * CONTEXT, False, True
+        p.cpuparams.n_threads = p.cpuparams_batch.n_threads = threads
+        p.n_threads_http, p.use_jinja = slots + 4, True
+        p.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_DEEPSEEK
+        p.sampling.top_k, p.sampling.top_p, p.sampling.min_p = 0, 1.0, 0.0
+        p.ui, p.verbosity, p.warmup, p.fit_params = False, -1, False, False
+        self.slots = slots
+        self._native: Any = xllamacpp.Server(p)
+        self._address = urlsplit(self._native.listening_address)
+        self._local = threading.local()
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The server's JSON reply; raises on any status but 200."""
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = http.client.HTTPConnection(str(self._address.hostname), self._address.port, timeout=600)
+            self._local.connection = connection
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
+        connection.request("POST", path, json.dumps(body), headers)
+        reply = connection.getresponse()
+        text = reply.read()
+        if reply.status != 200:
+            raise RuntimeError(f"{path}: {reply.status} {text[:200]!r}")
+        decoded: dict[str, Any] = json.loads(text)
+        return decoded
+
+    def chat(
+        self, messages: Sequence[Message], tools: Sequence[str] = (), *, temperature: float = 0.0, limit: int = 900, seed: int = 0
+    ) -> dict[str, Any]:
+        """The first choice of a chat completion, with `usage` beside it."""
+        body: dict[str, Any] = {"messages": list(messages), "temperature": temperature, "max_tokens": limit, "seed": seed}
+        if tools:
+            body["tools"] = [TOOLS[tool] for tool in tools]
+        reply = self.post("/v1/chat/completions", body)
+        return {**reply["choices"][0], "usage": reply["usage"]}
+
+    def close(self) -> None:
+        """Stop the server."""
+        self._native = None
+
+
+@contextmanager
+def serve(path: Path, *, slots: int = 16, threads: int = 1) -> Iterator[Served]:
+    """The model, served until the block ends."""
+    served = Served(path, slots, threads)
+    try:
+        yield served
+    finally:
+        served.close()
