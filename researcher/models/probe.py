@@ -13,6 +13,7 @@ from researcher.models.exchange import Answered, Exchange
 from researcher.models.faults import refusal
 from researcher.models.llamacpp import writes_qwen
 from researcher.models.requests import RequestEncoder, ServerKind
+from researcher.models.steering import read_load
 from researcher.types import Capabilities, Frozen, Message, ModelRequest, Sampling
 
 SECONDS = 5.0  # for all questions together
@@ -29,6 +30,7 @@ class Probe(Frozen, frozen=True, kw_only=True):
 
 class _Model(msgspec.Struct, frozen=True):
     id: str = ""
+    owned_by: str | None = None
     max_model_len: int | None = None
     meta: dict[str, Any] | None = None
     aliases: list[str] | None = None
@@ -54,11 +56,10 @@ async def _probe(exchange: Exchange, model: str | None) -> Probe:
     found = _choose(listed, model, where)
     if urlsplit(where).hostname == "api.openai.com":
         return Probe(kind=ServerKind.OPENAI, model=found.id, capabilities=_CAN[ServerKind.OPENAI])
-    version = await _quiet(exchange, f"{exchange.root}/version")
-    if isinstance(version, dict) and "version" in version:
-        metrics = await exchange.get(f"{exchange.root}/metrics")
+    metrics = await exchange.get(f"{exchange.root}/metrics")
+    if found.owned_by == "vllm" or b"vllm:" in metrics.body:
         can = msgspec.structs.replace(
-            _CAN[ServerKind.VLLM], context=found.max_model_len, metrics=b"vllm:num_requests_waiting" in metrics.body
+            _CAN[ServerKind.VLLM], context=found.max_model_len, metrics=read_load(metrics.body) is not None
         )
         return Probe(kind=ServerKind.VLLM, model=found.id, capabilities=can)
     props = await _quiet(exchange, f"{exchange.root}/props")

@@ -15,11 +15,11 @@ _RUNNING, _WAITING = "vllm:num_requests_running", "vllm:num_requests_waiting"
 _KV = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")  # the newer name and the older
 
 
-def read_load(text: str) -> ServerLoad | None:
+def read_load(body: bytes) -> ServerLoad | None:
     """The load in Prometheus text, over all engines of the server; None where it is not vLLM's."""
     running = waiting = kv_use = 0.0
     found = False
-    for line in text.splitlines():
+    for line in body.decode("utf-8", "replace").splitlines():
         if not line.startswith("vllm:"):
             continue
         name = line.partition("{")[0].partition(" ")[0]
@@ -67,6 +67,6 @@ class Steering:
                     answered = await self._exchange.get(f"{self._exchange.root}/metrics")
             except (ModelError, TimeoutError):
                 continue  # no news: the calls themselves say when the server is gone
-            load = read_load(answered.body.decode("utf-8", "replace")) if answered.status == 200 else None
+            load = read_load(answered.body) if answered.status == 200 else None
             if load is not None:
                 self._limiter.steer(load)

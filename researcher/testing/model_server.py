@@ -161,14 +161,16 @@ class ModelServer:
         self._ready.set()
         await self._stop.wait()
         server.close()
-        for _ in range(4):  # a connection may be half-way through being accepted
-            await asyncio.sleep(0)
+        me, quiet = asyncio.current_task(), 0
+        while quiet < 5:  # until nothing is half-way through being accepted, played or closed
+            tasks = asyncio.all_tasks() - {me}
             for connection in list(self.connections):
                 connection.abort()
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            for task in tasks:
+                if task.get_coro().__name__ == "_play":  # type: ignore[union-attr]
+                    task.cancel()
+            quiet = 0 if tasks or self.connections else quiet + 1
+            await asyncio.sleep(0)
 
 
 class _Connection(asyncio.Protocol):
@@ -188,7 +190,7 @@ class _Connection(asyncio.Protocol):
         self._server.connections.add(self)
         self._server.note(sockets=1, opened=1)
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         if self._task is not None and not self._task.done():
             self._task.cancel()
         self._server.connections.discard(self)

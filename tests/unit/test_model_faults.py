@@ -25,6 +25,7 @@ from researcher.errors import (
     RateLimited,
     RequestRejected,
     ServerFault,
+    UserError,
 )
 from researcher.models.endpoint import CallLimits, Endpoint
 from researcher.models.retry import RetryPolicy, retry_after
@@ -426,6 +427,12 @@ async def test_25_the_key_is_never_in_a_log_or_an_exception(action: Any, caplog:
         assert at.server.requests[0].headers["authorization"] == f"Bearer {KEY}"
         assert KEY not in repr(at.endpoint) + at.endpoint.uri
         assert KEY not in caplog.text
+
+
+def test_25b_a_key_that_no_header_can_carry_is_refused_without_showing_it() -> None:
+    with pytest.raises(UserError, match="line ends") as caught:
+        Endpoint("http://127.0.0.1:9/v1", "test", api_key=KEY + "\n")
+    assert KEY not in everything_said(caught.value)
 
 
 async def test_26_one_429_pauses_all_callers_and_attempts_are_bounded() -> None:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 REPLY = Reply(
     "It is 42", reasoning="six sevens", prompt_ids=[1, 2, 3], token_ids=[4, 5, 6], logprobs=[-0.1, -0.2, -0.3]
 )
-PAGES = {"/version": Raw(body=b'{"version": "0.11.0"}'), "/metrics": Raw(body=b"")}
+PAGES = {"/v1/models": Raw(body=b'{"data": [{"id": "test", "owned_by": "vllm"}]}')}
 checks = pytest.mark.parametrize("check", MODEL_CHECKS, ids=lambda check: check.__name__)
 Check = Callable[[Model], Awaitable[None]]
 

@@ -96,8 +96,8 @@ def test_load_is_read_from_prometheus_text() -> None:
         'vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25\n'
         "vllm:broken{\npython_gc_objects 12\n"
     )
-    assert read_load(text) == ServerLoad(7.0, 2.0, 0.25)
-    assert read_load("python_gc_objects 12\n") is None
+    assert read_load(text.encode()) == ServerLoad(7.0, 2.0, 0.25)
+    assert read_load(b"python_gc_objects 12\n") is None
 
 
 @given(st.lists(st.tuples(st.sampled_from(["ok", "refused", "out", "steer"]), st.floats(0, 1e4))))

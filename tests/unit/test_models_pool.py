@@ -115,7 +115,7 @@ async def test_a_cancelled_call_gives_its_permit_back() -> None:
 
 
 async def test_capabilities_are_what_all_that_answer_can_do() -> None:
-    with ModelServer(Reply(), pages={"/version": Raw(body=b'{"version": "1"}'), "/metrics": Raw()}) as server:
+    with ModelServer(Reply(), pages={"/metrics": Raw(body=b"vllm:x 1\n")}) as server:
         gone = Endpoint("http://127.0.0.1:9/v1", "test", limits=ONCE)
         pool = Pool([gone, Endpoint(server.url, "test")])
         assert (await pool.capabilities()).token_ids

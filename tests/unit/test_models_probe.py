@@ -31,7 +31,6 @@ async def at(pages: Mapping[str, Raw], model: str | None = None) -> AsyncIterato
 async def test_a_vllm_server() -> None:
     pages = {
         "/v1/models": Raw(body=b'{"data": [{"id": "m", "max_model_len": 4096, "owned_by": "vllm"}]}'),
-        "/version": Raw(body=b'{"version": "0.11.0"}'),
         "/metrics": Raw(body=LOAD % (1, 0)),
     }
     async with at(pages) as (endpoint, server):
@@ -116,7 +115,7 @@ async def test_the_servers_queue_moves_the_limit_while_calls_are_in_flight() -> 
             looked.set()
         await anyio.lowlevel.checkpoint()
 
-    pages = {"/version": Raw(body=b'{"version": "1"}'), "/metrics": Raw(body=LOAD % (10, 500))}
+    pages = {"/metrics": Raw(body=LOAD % (10, 500))}
     with ModelServer(Reply("x", stall_after=1, pieces=["x", "y"]), pages=pages) as server:
         endpoint = Endpoint(server.url, "test", sleep=sleep)
         await endpoint.capabilities()
