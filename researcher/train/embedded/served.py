@@ -36,6 +36,7 @@ class Served:
         self._native: Any = xllamacpp.Server(p)
         self._address = urlsplit(self._native.listening_address)
         self._local = threading.local()
+        self._connections: list[http.client.HTTPConnection] = []
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The server's JSON reply; raises on any status but 200."""
@@ -43,6 +44,7 @@ class Served:
         if connection is None:
             connection = http.client.HTTPConnection(str(self._address.hostname), self._address.port, timeout=600)
             self._local.connection = connection
+            self._connections.append(connection)
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
         connection.request("POST", path, json.dumps(body), headers)
         reply = connection.getresponse()
@@ -64,6 +66,8 @@ class Served:
 
     def close(self) -> None:
         """Stop the server."""
+        for connection in self._connections:
+            connection.close()
         self._native = None
 
 

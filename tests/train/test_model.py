@@ -1,0 +1,111 @@
+"""The model and its training step against the numeric oracles: torch's attention and transformers' Qwen3."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from researcher.train.embedded import data
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trainer")]
+
+
+def test_attention_and_its_gradients_are_torchs() -> None:
+    import torch
+    from torch.nn.functional import scaled_dot_product_attention
+
+    from researcher.train.embedded.attention import attend
+
+    torch.manual_seed(0)
+    for length in (5, 128, 300):
+        q, k, v = (torch.randn(3, length, 32, requires_grad=True) for _ in range(3))
+        grad = torch.randn(3, length, 32)
+        ours = attend(q * 32**-0.5, k, v)
+        theirs = scaled_dot_product_attention(q, k, v, is_causal=True)
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+        for a, b in zip(torch.autograd.grad(ours, (q, k, v), grad), torch.autograd.grad(theirs, (q, k, v), grad), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_the_logits_are_those_of_transformers(folder: Path) -> None:
+    import torch
+    from transformers import Qwen3ForCausalLM
+
+    from researcher.train.embedded.model import Reasoner, Shape
+
+    theirs = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    ours = Reasoner(Shape(), dtype=torch.float32)
+    state = {name: value for name, value in theirs.state_dict().items() if name != "lm_head.weight"}
+    ours.load_state_dict(state)
+    tokens = torch.randint(0, 1024, (2, 150), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(tokens), theirs(tokens).logits, atol=2e-3, rtol=1e-3)
+
+
+def test_orthogonal_makes_all_singular_values_near_one() -> None:
+    import torch
+
+    from researcher.train.embedded.muon import orthogonal
+
+    torch.manual_seed(0)
+    for shape in ((2, 48, 96), (2, 96, 48)):
+        values = torch.linalg.svdvals(orthogonal(torch.randn(shape)).float())
+        assert float(values.min()) > 0.4
+        assert float(values.max()) < 1.4
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Any:
+    from researcher.train.embedded.train import Plan
+
+    now = time.time()
+    return Plan(tmp_path, now, now + 3600, batch_tokens=1024, threads=1, compiled=False, max_steps=6, save_every=0.0)
+
+
+def test_training_lowers_the_loss_and_goes_on_from_a_checkpoint(folder: Path, plan: Any) -> None:
+    from dataclasses import replace
+
+    import torch
+    from tokenizers import Tokenizer
+
+    from researcher.train.embedded.model import Shape
+    from researcher.train.embedded.train import Run, batches, train
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    shape = Shape(width=64, layers=2, heads=2, inner=96)
+    tokens, weights = next(batches(tokenizer, plan, shard=99))
+    before = Run(plan, tokenizer, shape).model.loss(tokens, weights).item()
+    run = train(replace(plan, max_steps=12), tokenizer, shape)
+    assert run.step == 12
+    assert run.model.loss(tokens, weights).item() < before - 0.3
+    (plan.folder / "final.pt").rename(plan.folder / "last.pt")
+    resumed = Run(plan, tokenizer, shape)
+    resumed.load(plan.folder / "last.pt")
+    assert resumed.step == 12
+    assert all(torch.equal(a, b) for a, b in zip(resumed.model.parameters(), run.model.parameters(), strict=True))
+
+
+def test_the_rate_warms_up_holds_and_falls(plan: Any) -> None:
+    assert plan.rate(0, 0.0) < 0.05
+    assert plan.rate(100, plan.stable - 0.01) == 1.0
+    assert plan.rate(10_000, (1 + plan.stable) / 2) == pytest.approx(0.5)
+    assert plan.rate(10_000, 1.0) == plan.floor
+
+
+def test_rows_weigh_the_models_own_tokens(folder: Path) -> None:
+    from tokenizers import Tokenizer
+
+    from researcher.train.embedded.train import REST_WEIGHT, Row
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    example = data.held_out("two_hops", 1)[0]
+    row = Row(tokenizer, example)
+    own = tokenizer.decode([i for i, w in zip(row.ids, row.weights, strict=True) if w == 1.0], skip_special_tokens=False)
+    assert set(row.weights) == {1.0, REST_WEIGHT}
+    assert own.startswith("<think>\nFind")
+    assert own.endswith("</answer><|im_end|>")
+    assert own.count("<|im_end|>") == sum(message["role"] == "assistant" for message in example.messages)
+    assert "<tool_response>" not in own
