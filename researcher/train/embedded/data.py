@@ -23,17 +23,17 @@ from researcher.train.embedded.tasks.worlds import World
 from researcher_tools.corpus import Corpus
 
 MIX: dict[Skill, float] = {
-    "one_hop": 0.15,
-    "two_hops": 0.17,
+    "one_hop": 0.13,
+    "two_hops": 0.16,
     "three_hops": 0.04,
-    "comparison": 0.13,
-    "unanswerable": 0.03,
-    "countdown_3": 0.22,
-    "countdown_4": 0.05,
+    "comparison": 0.12,
+    "unanswerable": 0.04,
+    "countdown_3": 0.25,
+    "countdown_4": 0.04,
     "arithmetic": 0.03,
     "splitting": 0.05,
-    "synthesis": 0.08,
-    "judging": 0.05,
+    "synthesis": 0.07,
+    "judging": 0.07,
 }
 """Share of examples by skill; those over documents come in groups that share one world."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ from researcher.train.embedded.tasks.example import Example
 
 REST_WEIGHT = 0.1
 """Loss weight of the tokens that the model does not write itself."""
+
+VERDICT_WEIGHT = 8.0
+"""Loss weight of what the model writes as a judge: the whole skill is one token a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +81,12 @@ class Row:
             ends.append(end)
             own.append(mine)
         part = 0
+        weight = VERDICT_WEIGHT if example.skill == "judging" else 1.0
         for token, (start, _) in zip(encoded.ids, encoded.offsets, strict=True):
             while start >= ends[part]:
                 part += 1
             self.ids.append(token)
-            self.weights.append(1.0 if own[part] else REST_WEIGHT)
+            self.weights.append(weight if own[part] else REST_WEIGHT)
 
 
 def batches(
@@ -241,6 +246,8 @@ def train(plan: Plan, tokenizer: Tokenizer, shape: Shape) -> Run:
 
 def train_rank(rank: int, ranks: int, plan: Plan, tokenizer: Path) -> None:
     """Train as one of several processes on this machine."""
+    if hasattr(os, "sched_setaffinity") and ranks <= len(os.sched_getaffinity(0)):
+        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank]})  # else both may wait for the same core
     store = dist.TCPStore("127.0.0.1", 29517, ranks, rank == 0)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks)
     train(replace(plan, rank=rank, ranks=ranks), Tokenizer.from_file(str(tokenizer)), Shape())

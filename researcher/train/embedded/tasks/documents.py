@@ -208,8 +208,7 @@ def solve_comparison(
         found.append((passage, hop.fact.sentence))
         numbers.append(hop.fact.number)
         seen = f"[{passage.n}] {hop.fact.sentence}\n"
-    sign = ">" if numbers[0] > numbers[1] else "<"
-    decide = f"{numbers[0]} {sign} {numbers[1]}, so {comparison.answer}."
+    decide = comparison.contest.decide(numbers[0], numbers[1], comparison.answer)
     final = f"{_quotes(found)}<answer>{comparison.answer}</answer>"
     trail.messages.append(say(final, seen + decide))
     return Example("comparison", trail.messages, style.tools, comparison.answer, world.texts)

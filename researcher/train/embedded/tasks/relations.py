@@ -7,11 +7,22 @@ from typing import Literal, NamedTuple
 Kind = Literal["person", "town", "country", "river", "mountain", "company", "tower", "book"]
 
 
+COMPARATIVES = frozenset(
+    "earlier later older younger more fewer larger smaller longer shorter higher lower taller".split()
+)
+
+
 class Contest(NamedTuple):
     """A way to compare two things by a number: `pick` is the side that wins."""
 
     question: str
     pick: Literal["more", "less"]
+
+    def decide(self, a: int, b: int, winner: str) -> str:
+        """The comparison in words: `8850 > 8345; fewer: 8345, so Kihet Mills.`"""
+        best = max(a, b) if self.pick == "more" else min(a, b)
+        word = next(word for word in self.question.replace(",", "").split() if word in COMPARATIVES)
+        return f"{a} {'>' if a > b else '<'} {b}; {word}: {best}, so {winner}."
 
 
 class Relation(NamedTuple):

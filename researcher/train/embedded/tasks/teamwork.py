@@ -100,7 +100,7 @@ def _compare(rng: random.Random, comparison: Comparison) -> tuple[list[Finding],
     if UNKNOWN in (a, b):
         return findings, UNKNOWN, ""
     x, y = (hop.fact.number for hop in comparison.hops if hop.fact and hop.fact.number is not None)
-    return findings, comparison.answer, f"{x} {'>' if x > y else '<'} {y}, so {comparison.answer}."
+    return findings, comparison.answer, comparison.contest.decide(x, y, comparison.answer)
 
 
 def _parts(rng: random.Random, asked: MultiPart | Chain, other: Chain | None) -> tuple[list[Finding], str, str]:
