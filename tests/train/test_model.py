@@ -26,7 +26,9 @@ def test_attention_and_its_gradients_are_torchs() -> None:
         ours = attend(q * 32**-0.5, k, v)
         theirs = scaled_dot_product_attention(q, k, v, is_causal=True)
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
-        for a, b in zip(torch.autograd.grad(ours, (q, k, v), grad), torch.autograd.grad(theirs, (q, k, v), grad), strict=True):
+        for a, b in zip(
+            torch.autograd.grad(ours, (q, k, v), grad), torch.autograd.grad(theirs, (q, k, v), grad), strict=True
+        ):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
@@ -103,7 +105,9 @@ def test_rows_weigh_the_models_own_tokens(folder: Path) -> None:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     example = data.held_out("two_hops", 1)[0]
     row = Row(tokenizer, example)
-    own = tokenizer.decode([i for i, w in zip(row.ids, row.weights, strict=True) if w == 1.0], skip_special_tokens=False)
+    own = tokenizer.decode(
+        [i for i, w in zip(row.ids, row.weights, strict=True) if w == 1.0], skip_special_tokens=False
+    )
     assert set(row.weights) == {1.0, REST_WEIGHT}
     assert own.startswith("<think>\nFind")
     assert own.endswith("</answer><|im_end|>")

@@ -14,7 +14,15 @@ from researcher.train.embedded.tasks.example import TOOLS
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
 
-SKILLS: tuple[data.Skill, ...] = ("one_hop", "comparison", "countdown_3", "arithmetic", "splitting", "synthesis", "judging")
+SKILLS: tuple[data.Skill, ...] = (
+    "one_hop",
+    "comparison",
+    "countdown_3",
+    "arithmetic",
+    "splitting",
+    "synthesis",
+    "judging",
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +52,9 @@ def test_greedy_tokens_are_the_same(served: Any, theirs: Any, skill: data.Skill)
     text = tokenizer.apply_chat_template(example.messages[:-1], tools=tools, add_generation_prompt=True, tokenize=False)
     ids = tokenizer(text)["input_ids"]
     assert served.post("/tokenize", {"content": text, "parse_special": True})["tokens"] == ids
-    ours = served.post("/completion", {"prompt": ids, "n_predict": 48, "temperature": 0, "return_tokens": True})["tokens"]
+    ours = served.post("/completion", {"prompt": ids, "n_predict": 48, "temperature": 0, "return_tokens": True})[
+        "tokens"
+    ]
     with torch.no_grad():
         made = model.generate(torch.tensor([ids]), max_new_tokens=48, do_sample=False)[0, len(ids) :].tolist()
     assert len(ours) >= 2
@@ -59,7 +69,9 @@ def test_both_servers_render_the_same_prompt(served: Any, theirs: Any, skill: da
     for end in [i for i, message in enumerate(example.messages) if message["role"] == "assistant"]:
         messages = example.messages[:end]
         body = {"messages": messages, **({"tools": tools} if tools else {})}
-        expected = tokenizer.apply_chat_template(messages, tools=tools or None, add_generation_prompt=True, tokenize=False)
+        expected = tokenizer.apply_chat_template(
+            messages, tools=tools or None, add_generation_prompt=True, tokenize=False
+        )
         assert served.post("/apply-template", body)["prompt"] == expected
 
 
@@ -78,7 +90,9 @@ def test_a_turn_read_back_is_the_turn_as_written(served: Any) -> None:
     tools = [TOOLS[tool] for tool in example.tools]
     prompt = served.post("/apply-template", {"messages": messages, "tools": tools})["prompt"]
     ids = served.post("/tokenize", {"content": prompt, "parse_special": True})["tokens"]
-    sampled = served.post("/completion", {"prompt": ids, "n_predict": 200, "temperature": 0, "return_tokens": True})["tokens"]
+    sampled = served.post("/completion", {"prompt": ids, "n_predict": 200, "temperature": 0, "return_tokens": True})[
+        "tokens"
+    ]
     messages.append(served.chat(messages, example.tools)["message"])
     messages.append({"role": "tool", "content": "No passage matches.", "tool_call_id": "c"})
     after = served.post("/apply-template", {"messages": messages, "tools": tools})["prompt"]

@@ -8,6 +8,7 @@ import re
 from itertools import islice
 
 import pytest
+from researcher_tools.corpus import Corpus, render
 
 from researcher.strategies.prompts import parse_answer, parse_quotes, parse_subquestions, parse_verdict
 from researcher.train.embedded import data
@@ -15,7 +16,6 @@ from researcher.train.embedded.tasks import arithmetic, countdown, names
 from researcher.train.embedded.tasks.documents import Style
 from researcher.train.embedded.tasks.example import Example
 from researcher.train.embedded.tasks.worlds import World
-from researcher_tools.corpus import Corpus, render
 
 SKILLS = list(data.MIX)
 NAME = re.compile(r"\b(?:[BDFGHJKLMNPRSTVZ][aeiou])(?:[bdfghjklmnprstvz][aeiou]){1,2}[nrlstkm]?\b")

@@ -11,10 +11,11 @@ SHIPPED = Path(__file__).parents[2] / "models" / "weights" / "reasoner.gguf"
 
 
 def _train(args: argparse.Namespace) -> None:
-    import torch
     from tokenizers import Tokenizer
+    from torch.multiprocessing.spawn import spawn
 
     from researcher.train.embedded import tokenizer
+    from researcher.train.embedded.convert import read_gguf
     from researcher.train.embedded.model import Shape
     from researcher.train.embedded.train import Plan, train, train_rank
 
@@ -22,15 +23,16 @@ def _train(args: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / "tokenizer.json"
     if not kept.exists():
-        tokenizer.build().save(str(kept))
+        made = tokenizer.build() if args.new_tokenizer else read_gguf(SHIPPED).tokenizer
+        made.save(str(kept))
     start = args.start_at or time.time()
     end = args.end_at or start + 60 * args.minutes
     plan = Plan(folder, start, end, seed=args.seed, threads=args.threads, batch_tokens=args.batch)
     if args.ranks == 1:
         train(plan, Tokenizer.from_file(str(kept)), Shape())
         return
-    children = torch.multiprocessing.spawn(train_rank, (args.ranks, plan, kept), args.ranks, join=False)
-    while not children.join():
+    children = spawn(train_rank, (args.ranks, plan, kept), args.ranks, join=False)  # type: ignore[no-untyped-call]
+    while children and not children.join():
         pass
 
 
@@ -73,7 +75,10 @@ def _evaluate(args: argparse.Namespace) -> None:
                 print(json.dumps(vote(served, skill, args.count, args.samples, args.temperature)._asdict()), flush=True)
                 continue
             score, outcomes, examples = greedy(served, skill, args.count)
-            print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in score._asdict().items()}), flush=True)
+            print(
+                json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in score._asdict().items()}),
+                flush=True,
+            )
             wrong = [(e, o) for e, o in zip(examples, outcomes, strict=True) if not o.correct][: args.show]
             for example, outcome in wrong:
                 print(f"--- right: {example.answer}")
@@ -95,6 +100,7 @@ def main() -> None:
     train.add_argument("--threads", type=int, default=1, help="of each process")
     train.add_argument("--ranks", type=int, default=2, help="processes that share their gradients")
     train.add_argument("--batch", type=int, default=6144, help="tokens of a batch of one process")
+    train.add_argument("--new-tokenizer", action="store_true", help="learn one anew, not the shipped one's")
     train.set_defaults(run=_train)
     convert = commands.add_parser("convert", help="a checkpoint or a transformers folder -> GGUF")
     convert.add_argument("source", type=Path)

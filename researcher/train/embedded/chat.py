@@ -46,7 +46,8 @@ CHAT_TEMPLATE = """\
 {%- set function = tool_call.function or tool_call -%}
 {%- if content or not loop.first -%}{{- '\\n' -}}{%- endif -%}
 {{- '<tool_call>\\n{"name": "' + function.name + '", "arguments": ' -}}
-{%- if function.arguments is string -%}{{- function.arguments -}}{%- else -%}{{- function.arguments | tojson -}}{%- endif -%}
+{%- if function.arguments is string -%}{{- function.arguments -}}
+{%- else -%}{{- function.arguments | tojson -}}{%- endif -%}
 {{- '}\\n</tool_call>' -}}
 {%- endfor -%}
 {{- '<|im_end|>\\n' -}}

@@ -230,11 +230,13 @@ def from_hf(folder: Path) -> Packed:
     config = json.loads((folder / "config.json").read_text("utf-8"))
     theta = config.get("rope_theta") or config["rope_parameters"]["rope_theta"]
     weights: dict[str, Array] = {}
-    for name, entry in deserialize((folder / "model.safetensors").read_bytes()):
+    for name, entry in deserialize((folder / "model.safetensors").read_bytes()):  # type: ignore[no-untyped-call]
         if name == "lm_head.weight":  # tied
             continue
         kind = {"BF16": np.uint16, "F32": np.float32}[entry["dtype"]]
         values: Array = np.frombuffer(entry["data"], kind).reshape(entry["shape"])
         weights[name] = to_bits(values) if kind is np.float32 else values
     template = (folder / "chat_template.jinja").read_text("utf-8")
-    return Packed({**config, "rope_theta": theta}, weights, Tokenizer.from_file(str(folder / "tokenizer.json")), template)
+    return Packed(
+        {**config, "rope_theta": theta}, weights, Tokenizer.from_file(str(folder / "tokenizer.json")), template
+    )

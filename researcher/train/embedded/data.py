@@ -9,6 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
+from researcher_tools.corpus import Corpus
+
 from researcher.train.embedded.tasks import arithmetic, countdown, teamwork
 from researcher.train.embedded.tasks.documents import (
     Style,
@@ -20,7 +22,6 @@ from researcher.train.embedded.tasks.documents import (
 )
 from researcher.train.embedded.tasks.example import Example, Skill
 from researcher.train.embedded.tasks.worlds import World
-from researcher_tools.corpus import Corpus
 
 MIX: dict[Skill, float] = {
     "one_hop": 0.13,

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+from researcher_tools.corpus import Corpus, render
+
 from researcher.strategies.prompts import parse_answer, parse_quotes, parse_subquestions, parse_verdict
 from researcher.train.embedded import data
 from researcher.train.embedded.served import Served
 from researcher.train.embedded.tasks.countdown import value_of
 from researcher.train.embedded.tasks.example import Example, Message, Skill
-from researcher_tools.corpus import Corpus, render
 
 MAX_TURNS = 9
 
@@ -40,7 +41,7 @@ class Score(NamedTuple):
     """Shares over the problems of one skill."""
 
     skill: Skill
-    count: int
+    problems: int
     accuracy: float
     low: float
     high: float
@@ -72,7 +73,10 @@ def solve(served: Served, example: Example, *, temperature: float = 0.0, seed: i
         results = [_run(corpus, example, call["function"]) for call in calls]
         if None in results:
             break
-        messages += [{"role": "tool", "content": text, "tool_call_id": call["id"]} for text, call in zip(results, calls, strict=True)]
+        messages += [
+            {"role": "tool", "content": text, "tool_call_id": call["id"]}
+            for text, call in zip(results, calls, strict=True)
+        ]
     answer = _read(example, content)
     verbatim = _verbatim(corpus, example, content, answer)
     corpus.close()
@@ -180,7 +184,7 @@ class Vote(NamedTuple):
     """What several samples of each problem give."""
 
     skill: Skill
-    count: int
+    problems: int
     samples: int
     temperature: float
     single: float

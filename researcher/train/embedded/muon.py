@@ -19,7 +19,8 @@ def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if flat else x
+    out: Tensor = x.mT if flat else x
+    return out
 
 
 class Muon:

@@ -55,10 +55,21 @@ class Served:
         return decoded
 
     def chat(
-        self, messages: Sequence[Message], tools: Sequence[str] = (), *, temperature: float = 0.0, limit: int = 900, seed: int = 0
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[str] = (),
+        *,
+        temperature: float = 0.0,
+        limit: int = 900,
+        seed: int = 0,
     ) -> dict[str, Any]:
         """The first choice of a chat completion, with `usage` beside it."""
-        body: dict[str, Any] = {"messages": list(messages), "temperature": temperature, "max_tokens": limit, "seed": seed}
+        body: dict[str, Any] = {
+            "messages": list(messages),
+            "temperature": temperature,
+            "max_tokens": limit,
+            "seed": seed,
+        }
         if tools:
             body["tools"] = [TOOLS[tool] for tool in tools]
         reply = self.post("/v1/chat/completions", body)

@@ -101,9 +101,9 @@ def template_words() -> Counter[str]:
 def _templates() -> str:
     from researcher.strategies import prompts
     from researcher.train.embedded import chat
-    from researcher.train.embedded.tasks import arithmetic, countdown, documents, example, relations, teamwork
+    from researcher.train.embedded.tasks import arithmetic, countdown, documents, example, kinds, relations, teamwork
 
-    modules = (prompts, chat, arithmetic, countdown, documents, example, relations, teamwork)
+    modules = (prompts, chat, arithmetic, countdown, documents, example, kinds, relations, teamwork)
     return " ".join(Path(str(module.__file__)).read_text("utf-8") for module in modules)
 
 

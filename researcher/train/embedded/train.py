@@ -89,9 +89,7 @@ class Row:
             self.weights.append(weight if own[part] else REST_WEIGHT)
 
 
-def batches(
-    tokenizer: Tokenizer, plan: Plan, shard: int, limit: int = 1024
-) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(tokenizer: Tokenizer, plan: Plan, shard: int, limit: int = 1024) -> Iterator[tuple[Tensor, Tensor]]:
     """Padded batches of rows of like length, without end; the worlds grow with the plan's progress."""
     rng = random.Random(f"batches/{plan.seed}/{shard}")
     while True:
@@ -161,7 +159,7 @@ class Run:
 
     def update(self, loss: Tensor) -> None:
         """One step of both optimizers at the rate of the moment."""
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if self.plan.ranks > 1:
             self._share()
         torch.nn.utils.clip_grad_norm_(self.adam.param_groups[0]["params"], 1.0)
@@ -175,7 +173,6 @@ class Run:
         torch._foreach_lerp_(self.mean, [p.detach() for p in self.model.parameters()], 1 - keep)
         self.step += 1
 
-
     def tick(self) -> float:
         """Look at the clock: the share of the time that has gone, the same in all processes."""
         gone = torch.tensor([self.plan.progress()], dtype=torch.float64)
@@ -188,7 +185,7 @@ class Run:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         dist.all_reduce(flat)
-        parts = (flat / self.plan.ranks).split([gradient.numel() for gradient in gradients])
+        parts = torch.split(flat / self.plan.ranks, [gradient.numel() for gradient in gradients])
         torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
 
 
@@ -230,7 +227,10 @@ def train(plan: Plan, tokenizer: Tokenizer, shape: Shape) -> Run:
             run.seconds = seconds + now - began
             speed = (run.tokens - before) / (now - began)
             record = {"step": run.step, "tokens": run.tokens, "loss": round(total / seen, 4), "tok/s": round(speed)}
-            log.write(json.dumps({**record, "rate": round(plan.rate(run.step, run.gone), 4), "seconds": round(run.seconds)}) + "\n")
+            log.write(
+                json.dumps({**record, "rate": round(plan.rate(run.step, run.gone), 4), "seconds": round(run.seconds)})
+                + "\n"
+            )
             log.flush()
             total, seen = 0.0, 0
             if now - saved > plan.save_every:
@@ -248,7 +248,7 @@ def train_rank(rank: int, ranks: int, plan: Plan, tokenizer: Path) -> None:
     """Train as one of several processes on this machine."""
     if hasattr(os, "sched_setaffinity") and ranks <= len(os.sched_getaffinity(0)):
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank]})  # else both may wait for the same core
-    store = dist.TCPStore("127.0.0.1", 29517, ranks, rank == 0)
+    store = torch.distributed.TCPStore("127.0.0.1", 29517, ranks, rank == 0)  # type: ignore[attr-defined]
     dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks)
     train(replace(plan, rank=rank, ranks=ranks), Tokenizer.from_file(str(tokenizer)), Shape())
 

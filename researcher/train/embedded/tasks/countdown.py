@@ -124,8 +124,7 @@ def needs(target: int, last: Term) -> Iterator[tuple[str, int, str]]:
 
 def finish(made: Term, last: Term, how: str) -> Term:
     """The whole expression from the made term and the last one."""
-    a, op, b = how
-    return join(made if a == "r" else last, op, made if b == "r" else last)
+    return join(made if how[0] == "r" else last, how[1], made if how[2] == "r" else last)
 
 
 def search_three(terms: Sequence[Term], target: int, order: Sequence[int]) -> tuple[list[str], Term | None]:
@@ -167,7 +166,8 @@ def _starts(numbers: Sequence[int]) -> Iterator[tuple[str, list[Term]]]:
 
 def solve_four(rng: random.Random, numbers: Sequence[int], target: int) -> tuple[list[str], Term | None]:
     """A search over first joins, of which at most `MAX_TRIES - 1` fail before one that succeeds."""
-    good, bad = [], []
+    good: list[tuple[str, list[Term], list[str], Term | None]] = []
+    bad: list[tuple[str, list[Term], list[str], Term | None]] = []
     for written, terms in _starts(numbers):
         order = rng.sample(range(3), 3)
         lines, solution = search_three(terms, target, order)

@@ -7,6 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from researcher_tools.corpus import Corpus
+
 from researcher.train.embedded.tasks.documents import (
     Chain,
     Comparison,
@@ -19,7 +21,6 @@ from researcher.train.embedded.tasks.documents import (
 )
 from researcher.train.embedded.tasks.teamwork import MultiPart, ask_parts
 from researcher.train.embedded.tasks.worlds import World
-from researcher_tools.corpus import Corpus
 
 QUESTIONS = {"one_hop": 4, "two_hops": 4, "three_hops": 2, "comparison": 4, "multi_part": 4}
 """How many questions of each form."""
@@ -72,6 +73,8 @@ def _solvable(rng: random.Random, world: World, corpus: Corpus, asked: Chain | C
 
 
 def _described(form: str, asked: Chain | Comparison | MultiPart) -> dict[str, Any]:
-    hops: list[Hop] = [hop for part in asked.parts for hop in part.hops] if isinstance(asked, MultiPart) else list(asked.hops)
+    hops: list[Hop] = (
+        [hop for part in asked.parts for hop in part.hops] if isinstance(asked, MultiPart) else list(asked.hops)
+    )
     evidence = [{"source": hop.fact.source, "quote": hop.fact.sentence} for hop in hops if hop.fact is not None]
     return {"question": asked.question, "answer": asked.answer, "form": form, "evidence": evidence}

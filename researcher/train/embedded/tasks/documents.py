@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
+from researcher_tools.corpus import Corpus, Passage, render
+
 from researcher.strategies.prompts import UNKNOWN, answer_prompt
 from researcher.train.embedded.tasks.example import Example, Message, Skill, call, result, say, system, user
-from researcher.train.embedded.tasks.relations import BY_SUBJECT, Contest, Relation
+from researcher.train.embedded.tasks.kinds import Contest, Relation
+from researcher.train.embedded.tasks.relations import BY_SUBJECT
 from researcher.train.embedded.tasks.worlds import Fact, World, slug
-from researcher_tools.corpus import Corpus, Passage, render
 
 HOPS: dict[int, Skill] = {1: "one_hop", 2: "two_hops", 3: "three_hops"}
 
@@ -84,7 +86,7 @@ def ask_unanswerable(rng: random.Random, world: World) -> Chain | None:
         before, subject = chain.hops, chain.answer
         kind = world.kinds[subject]
     missing = [r for r in BY_SUBJECT[kind] if (subject, r.key) not in world.facts]
-    if not missing or any(r.key == "spouse" for r in missing) and _married(world, subject):
+    if not missing or (any(r.key == "spouse" for r in missing) and _married(world, subject)):
         return None
     hops = (*before, Hop(subject, rng.choice(missing), None))
     return Chain(_word(rng, hops), hops)

@@ -156,7 +156,9 @@ def make_judgement(rng: random.Random, world: World) -> Example | None:
         if spoiled is None:
             return None
         answer, sign = spoiled, "-"
-    evidence = [Quote(n, quote) for n, quote in zip(sorted(rng.sample(range(1, 100), len(quotes))), quotes, strict=True)]
+    evidence = [
+        Quote(n, quote) for n, quote in zip(sorted(rng.sample(range(1, 100), len(quotes))), quotes, strict=True)
+    ]
     prompt = judge_prompt(chain.question, answer, evidence)
     return Example("judging", [system(prompt.system), user(prompt.user), say(sign)], (), sign, {})
 
@@ -165,7 +167,11 @@ def _spoil(rng: random.Random, world: World, chain: Chain, quotes: list[str]) ->
     """Make the evidence or the answer wrong in place; the answer to show."""
     last = chain.hops[-1].fact
     assert last is not None
-    same = [f for (_, k), f in world.facts.items() if k == last.relation.key and f.subject != last.subject and f.target != last.target]
+    same = [
+        f
+        for (_, k), f in world.facts.items()
+        if k == last.relation.key and f.subject != last.subject and f.target != last.target
+    ]
     about = [f for f in world.of(last.subject) if f.relation.key != last.relation.key]
     form = rng.random()
     if form < 0.35 and same:  # the right relation of another thing, quoted and answered

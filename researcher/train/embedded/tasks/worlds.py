@@ -5,16 +5,9 @@ from __future__ import annotations
 import random
 from typing import NamedTuple, Self
 
+from researcher.train.embedded.tasks.kinds import FILLERS, KIND_NAMES, NUMBERS, WORDS, Kind, Relation
 from researcher.train.embedded.tasks.names import Namer
-from researcher.train.embedded.tasks.relations import (
-    BY_SUBJECT,
-    FILLERS,
-    KIND_NAMES,
-    NUMBERS,
-    WORDS,
-    Kind,
-    Relation,
-)
+from researcher.train.embedded.tasks.relations import BY_SUBJECT
 
 _WEIGHTS: dict[Kind, float] = {
     "person": 3, "town": 2, "country": 1, "river": 1, "mountain": 1, "company": 1.4, "tower": 1, "book": 1,
