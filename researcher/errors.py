@@ -4,6 +4,7 @@ ResearcherError
 ├── UserError                  the person: bad input; exit code 2
 ├── ToolError                  the model: it reads the text and may try again
 ├── LimitExceeded              the budget: a limit was reached; exit code 4
+│   └── BudgetExceeded         a limit of the whole run; a resume with a larger budget goes on
 └── BoundaryError              the record: something outside failed; stays on its thread
     ├── ModelError             the model server
     │   ├── RateLimited        429, with the wait the server asked for
@@ -41,6 +42,10 @@ class LimitExceeded(ResearcherError):
     def __init__(self, kind: str, value: float, limit: float) -> None:
         super().__init__(f"{kind} limit reached: {value:g} of {limit:g}")
         self.kind, self.value, self.limit = kind, value, limit
+
+
+class BudgetExceeded(LimitExceeded):
+    """A limit of the whole run was reached, not one of the thread."""
 
 
 class BoundaryError(ResearcherError):

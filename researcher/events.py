@@ -47,10 +47,12 @@ class RunStarted(Body, frozen=True, kw_only=True, tag="run_started"):
 
 
 class RunResumed(Body, frozen=True, kw_only=True, tag="run_resumed"):
-    """The run goes on in a new process. `repeated`: calls in flight at the crash, made once more."""
+    """The run goes on in a new process. `repeated`: calls in flight at the crash, made once more; `reopened`:
+    threads that had ended by the run's limit or a fault of the model server, and go on."""
 
     reason: str = ""
     repeated: int = 0
+    reopened: tuple[str, ...] = ()
 
 
 class RunSteered(Body, frozen=True, kw_only=True, tag="run_steered"):
@@ -76,7 +78,7 @@ class ThreadStarted(Body, frozen=True, kw_only=True, tag="thread_started"):
 
 
 class ThreadFinished(Body, frozen=True, kw_only=True, tag="thread_finished"):
-    """A thread ends. `boundary` names what broke where the outcome is `failed`."""
+    """A thread ends. `boundary` names what broke where it failed; "budget" where a limit of the run ended it."""
 
     outcome: Outcome
     detail: str = ""

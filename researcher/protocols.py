@@ -195,12 +195,14 @@ class View:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to do next. An `answer` or a `failure` (why there can be none) ends the run; a plan of neither, with
-    nothing to start and nothing in flight, is a defect of the strategy."""
+    nothing to start and nothing in flight, is a defect of the strategy. `limited`: the budget kept the strategy
+    from work that it wanted to do first."""
 
     start: tuple[Work, ...] = ()
     cancel: tuple[str, ...] = ()
     answer: Answer | None = None
     failure: str | None = None
+    limited: bool = False
 
 
 @runtime_checkable

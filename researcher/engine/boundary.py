@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from researcher.errors import BoundaryError, ContextTooLong, LimitExceeded, StoreError
+from researcher.errors import BoundaryError, BudgetExceeded, ContextTooLong, LimitExceeded, StoreError
 from researcher.types import Outcome
+
+BUDGET = "budget"
+"""The boundary of threads that a limit of the run ended; a resume with a larger budget opens them again."""
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,7 @@ def boundary(ending: Ending) -> Iterator[None]:
         raise
     except (LimitExceeded, ContextTooLong) as error:
         ending.outcome, ending.detail = Outcome.EXHAUSTED, str(error)
+        ending.boundary = BUDGET if isinstance(error, BudgetExceeded) else None
     except BoundaryError as error:
         ending.outcome, ending.detail, ending.boundary = Outcome.FAILED, str(error), error.boundary
     except Exception as error:  # the boundary: a fault of ours or of a plug-in stays on its thread

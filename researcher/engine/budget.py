@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from researcher.errors import LimitExceeded
+from researcher.errors import BudgetExceeded
 from researcher.protocols import BudgetLeft
 from researcher.types import Budget, Usage
 
@@ -57,7 +57,7 @@ class Ledger:
         self.budget = budget
         self.used = used
         self.prices = prices
-        self.refused: LimitExceeded | None = None
+        self.refused: BudgetExceeded | None = None
         """The first limit that a call was refused for; None while none was."""
         self._now = now
         self._began = now() - spent_seconds
@@ -86,7 +86,7 @@ class Ledger:
             exhausted=self.blocked(True) is not None,
         )
 
-    def blocked(self, reserved: bool) -> LimitExceeded | None:
+    def blocked(self, reserved: bool) -> BudgetExceeded | None:
         """The limit that forbids one more call, holds left aside; None while there is room."""
         share = 1.0 if reserved else 1.0 - self.budget.reserve
         for kind, value, limit, least in (
@@ -98,14 +98,14 @@ class Ledger:
             if limit is not None:
                 allowed = limit * share if kind != "calls" or reserved else max(limit * share, 1.0)
                 if value + least > allowed or (least == 0 and value >= allowed):
-                    return LimitExceeded(kind, value, limit)
+                    return BudgetExceeded(kind, value, limit)
         return None
 
     async def hold(self, prompt_tokens: int, max_tokens: int | None, *, reserved: bool = False) -> Hold:
-        """Room for one call; waits while only calls in flight stand in the way. Raises LimitExceeded."""
+        """Room for one call; waits while only calls in flight stand in the way. Raises BudgetExceeded."""
         try:
             return await self._hold(prompt_tokens, max_tokens, reserved)
-        except LimitExceeded as error:
+        except BudgetExceeded as error:
             self.refused = self.refused or error
             raise
 
@@ -168,15 +168,15 @@ class Ledger:
             return None
         return Hold(prompt_tokens + max_tokens, max_tokens, cost)
 
-    def _nearest(self, prompt_tokens: int) -> LimitExceeded:
+    def _nearest(self, prompt_tokens: int) -> BudgetExceeded:
         """The limit that a call of this size would pass, with nothing else in flight."""
         if self.budget.tokens is not None and self.used.tokens + prompt_tokens + SMALLEST_CALL > (
             self.budget.tokens * (1.0 - self.budget.reserve)
         ):
-            return LimitExceeded("tokens", self.used.tokens + prompt_tokens, self.budget.tokens)
+            return BudgetExceeded("tokens", self.used.tokens + prompt_tokens, self.budget.tokens)
         if self.budget.cost is not None:
-            return LimitExceeded("cost", self.used.cost or 0.0, self.budget.cost)
-        return LimitExceeded("calls", self.used.calls, self.budget.calls or 0)
+            return BudgetExceeded("cost", self.used.cost or 0.0, self.budget.cost)
+        return BudgetExceeded("calls", self.used.calls, self.budget.calls or 0)
 
 
 def _minus(limit: float | None, value: float) -> float | None:

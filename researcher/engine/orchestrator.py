@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 from researcher_tools import Documents, open_tools
 from researcher_tools.verifiers import get_verifier
 
+from researcher.engine.boundary import BUDGET
 from researcher.engine.budget import Ledger, Prices
 from researcher.engine.claims import SourceTexts
 from researcher.engine.journal import Journal
@@ -138,11 +139,13 @@ class Orchestrator:
         return self._launch(run_id, planner, journal, ledger, began)
 
     async def resume(self, run_id: str, *, budget: Budget | None = None) -> Run:
-        """The run, going on where its log ends; one that has its answer just gives it. `budget` replaces the old.
+        """The run, going on where its log ends; one that has its answer just gives it.
 
+        `budget` replaces the old one, and a run that a limit had ended goes on even if it has a partial answer.
+        Threads that the limit or a fault of the model server had ended are opened again.
         Raises StoreLocked where another process has it open, UserError where there is no such run.
         """
-        if (live := self._runs.get(run_id)) is not None:
+        if (live := self._runs.get(run_id)) is not None and not live.ended:
             return live
         store = RunStore.open(run_path(self.home, run_id))
         graph, seconds = _replay(store)
@@ -160,9 +163,11 @@ class Orchestrator:
             spent_seconds=seconds,
             prices=self._prices,
         )
-        if graph.answer is None:
+        if graph.answer is None or (budget is not None and graph.limit is not None):
+            ended = graph.outcome is not None
+            again = graph.stopped_at({"model", BUDGET} if budget is not None else {"model"}) if ended else ()
             lost = graph.calling
-            journal.add(None, RunResumed(repeated=len(lost)))
+            journal.add(None, RunResumed(repeated=len(lost), reopened=again))
             for thread in lost:
                 journal.add(thread, BudgetCharged(usage=Usage(calls=1), reason="lost call", estimated=True))
             if budget is not None:
@@ -199,9 +204,8 @@ class Orchestrator:
             await run.execute()
         finally:
             self._runs.pop(run.id, None)
-            with anyio.CancelScope(shield=True):
-                await run.shared.journal.store.aclose()
-                if (close := getattr(run.shared.verifier, "aclose", None)) is not None:
+            if (close := getattr(run.shared.verifier, "aclose", None)) is not None:
+                with anyio.CancelScope(shield=True):
                     await close()
 
     def _check(self, task: Task, name: str, strategy: Strategy, budget: Budget) -> None:

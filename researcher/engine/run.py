@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
+from researcher.engine.boundary import BUDGET
 from researcher.engine.reasoner import Reasoner, Shared
 from researcher.errors import ResearcherError, StoreError
 from researcher.events import (
@@ -157,7 +158,12 @@ class Run:
             logger.error("run %s broke", self.id, exc_info=group)
             self._error = _first(group)
         finally:
-            self._done.set()
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self.shared.journal.store.aclose()
+            except StoreError as error:
+                self._error = self._error or error
+            self._done.set()  # only now: whoever has the result may open the run again
             self.shared.journal.close()
 
     async def _loop(self) -> Plan:
@@ -222,8 +228,9 @@ class Run:
                 outcome = str(ending.outcome) if ending is not None else None
         finally:
             if (reason := self._cancelled.get(key)) is not None and outcome is None:
-                kind = Outcome.EXHAUSTED if reason.startswith("limit") else Outcome.CANCELLED
-                self._record(ThreadFinished(outcome=kind, detail=reason), key)
+                limited = reason.startswith("limit")
+                kind = Outcome.EXHAUSTED if limited else Outcome.CANCELLED
+                self._record(ThreadFinished(outcome=kind, detail=reason, boundary=BUDGET if limited else None), key)
                 outcome = str(kind)
             if outcome is not None:
                 self._states[outcome] += 1
@@ -265,7 +272,8 @@ class Run:
         if self._draining and plan.answer is None:
             await self._flush()
             return self._interrupted("drained")
-        blocked = ledger.refused or ledger.blocked(True)
+        cut = plan.failure is not None or plan.limited
+        blocked = ledger.refused or ledger.blocked(not cut)
         limit = blocked.kind if blocked is not None else None
         if plan.answer is not None:
             if self.graph.answer is None:

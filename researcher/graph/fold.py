@@ -55,6 +55,10 @@ def _run_resumed(state: State, event: Event, body: RunResumed) -> None:
     for key in state.calling:
         state.threads[key].calling = False
     state.calling.clear()
+    for key in body.reopened:
+        thread = state.threads[key]
+        thread.outcome, thread.detail, thread.boundary, thread.info = None, "", None, None
+        state.open[key] = thread
     if state.outcome is not None:  # it had ended, and goes on: that answer is not the last word
         state.outcome = state.answer = state.limit = None
         state.detail = ""
@@ -116,7 +120,9 @@ def _thread_finished(state: State, event: Event, body: ThreadFinished) -> None:
     if (thread := _thread_of(state, event)) is None:
         return
     thread.outcome, thread.detail, thread.boundary = body.outcome, body.detail, body.boundary
-    thread.info = thread.tokens = None
+    thread.info = None
+    if body.boundary is None:  # the others may be opened again
+        thread.tokens = None
     state.open.pop(thread.key, None)
     _call_ended(state, thread)
 

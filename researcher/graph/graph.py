@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -115,6 +115,10 @@ class ThoughtGraph:
         """Threads in submission order, of one group or all."""
         states = self._state.threads.values() if group is None else self._state.groups.get(group, ())
         return tuple([thread.info or thread.freeze() for thread in states])
+
+    def stopped_at(self, boundaries: Collection[str]) -> tuple[str, ...]:
+        """The threads that ended at one of these boundaries, in submission order."""
+        return tuple(key for key, thread in self._state.threads.items() if thread.boundary in boundaries)
 
     @property
     def in_flight(self) -> Mapping[str, Work]:

@@ -99,7 +99,7 @@ class ThreadState:
         """Messages at a depth where a merged node holds another thread's ids of the same calls."""
         self.passages: list[PassageRef] | None = None
         self.tokens: list[Tokens] | None = None
-        """Only while the thread is open: to go on needs them, to train on them reads the log."""
+        """Only while the thread can go on: to train on them reads the log."""
         self.info: ThreadInfo | None = None
 
     def freeze(self) -> ThreadInfo:

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +22,9 @@ from researcher.store.reader import RunReader
 from researcher.store.schema import Synchronous
 from researcher.store.watermark import Watermark
 from researcher.store.writer import LINGER, Writer
+
+PAGE = 256
+"""Events read at a time, so that a slow reader does not hold the file."""
 
 
 class RunStore:
@@ -178,8 +182,18 @@ class RunStore:
         return self._reader.get_blob(sha256) if pending is None else pending
 
     def read(self, after: int = 0) -> Iterator[Event]:
-        """The durable events with `seq > after`. Raises StoreCorrupt at the first that is damaged."""
-        return self._reader.read(after)
+        """The durable events with `seq > after`, also when the store is closed meanwhile.
+
+        Raises StoreCorrupt at the first that is damaged.
+        """
+        while not self._closed:
+            page = list(islice(self._reader.read(after), PAGE))
+            if not page:
+                return
+            yield from page
+            after = page[-1].seq
+        with RunReader(self.path) as reader:
+            yield from reader.read(after)
 
     def verify(self, *, blobs: bool = False) -> None:
         """Return if what is on disk is whole. Raises StoreCorrupt, which says what is not."""

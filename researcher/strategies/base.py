@@ -112,5 +112,7 @@ def failure(threads: Iterable[ThreadInfo]) -> str:
     """Why no thread gave an answer, in one sentence."""
     reasons = [f"{thread.key}: {thread.outcome} ({thread.detail})" for thread in threads if thread.outcome]
     broken = [thread for thread in threads if thread.outcome is Outcome.FAILED]
+    if not reasons:
+        return "no thread gave an answer; none could be started"
     head = f"{len(broken)} of {len(reasons)} threads failed; " if broken else ""
     return f"no thread gave an answer; {head}{'; '.join(reasons[:3])}"

@@ -27,7 +27,7 @@ def strategy_class(name: str) -> type[BaseModel]:
         assert isinstance(loaded, type)
         assert issubclass(loaded, BaseModel)
         return loaded
-    raise UserError(f"There is no strategy {name!r}; {_nearest(name, strategy_names())}.")
+    raise UserError(f"There is no strategy {name!r}; {_nearest(name, strategy_names())}")
 
 
 def load_strategy(name: str, params: Mapping[str, Any] | None = None) -> Strategy:
@@ -36,7 +36,7 @@ def load_strategy(name: str, params: Mapping[str, Any] | None = None) -> Strateg
     for key in params or {}:
         if key not in cls.model_fields:
             known = _nearest(key, sorted(cls.model_fields))
-            raise UserError(f"Strategy {name} has no parameter {key!r}; {known}.")
+            raise UserError(f"Strategy {name} has no parameter {key!r}; {known}")
     try:
         strategy = cls.model_validate(dict(params or {}))
     except ValidationError as error:
@@ -49,4 +49,4 @@ def load_strategy(name: str, params: Mapping[str, Any] | None = None) -> Strateg
 
 def _nearest(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?"[:-1] if close else f"there are: {', '.join(known)}"
+    return f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(known)}."

@@ -11,10 +11,11 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from researcher.protocols import Plan, ThreadInfo, View
-from researcher.strategies.base import Parameters, conclude, failure, support, wants_support
+from researcher.strategies.base import Parameters, conclude, failure, seed_of, support, wants_support
 from researcher.strategies.prompts import (
     UNKNOWN,
     Finding,
+    Prompt,
     answer_prompt,
     parse_subquestions,
     split_prompt,
@@ -57,7 +58,10 @@ class Research(Parameters):
         if open_parts:
             return Plan(start=self._researchers(view, open_parts), cancel=self._surplus(view, parts))
         if not any(part.votes.leader for part in parts):
-            return Plan(failure=failure([thread for part in parts for thread in part.threads]))
+            threads = [thread for part in parts for thread in part.threads]
+            if planner.outcome is not Outcome.ANSWERED:
+                threads.insert(0, planner)
+            return Plan(failure=failure(threads), limited=self._limited(view, parts))
         if len(parts) == 1:
             return self._single(view, parts[0])
         return self._write(view, parts)
@@ -76,6 +80,14 @@ class Research(Parameters):
         unstarted = self.samples - len(part.threads) if view.budget.spendable else 0
         pending = unstarted + sum(thread.outcome is None for thread in part.threads)
         return pending == 0 or (bool(part.votes.leader) and decided(*part.votes.top_two, pending))
+
+    def _limited(self, view: View, parts: list[Part]) -> bool:
+        """Whether the budget kept a part from threads that could have changed its winner."""
+        missing = [self.samples - len(part.threads) for part in parts]
+        return not view.budget.spendable and any(
+            lack > 0 and not (part.votes.leader and decided(*part.votes.top_two, lack))
+            for lack, part in zip(missing, parts, strict=True)
+        )
 
     def _researchers(self, view: View, parts: list[Part]) -> tuple[Work, ...]:
         """One thread for each part in turn, while slots are free."""
@@ -110,29 +122,28 @@ class Research(Parameters):
         reason = "one question; the majority of its threads"
         of, wanted = part.votes.votes, wants_support(view.task)
         answer = conclude(part.votes.leader, view.graph, of=of, wanted=wanted, reason=reason)
-        return Plan(answer=answer, cancel=tuple(view.in_flight))
+        return Plan(answer=answer, cancel=tuple(view.in_flight), limited=self._limited(view, [part]))
 
     def _write(self, view: View, parts: list[Part]) -> Plan:
         """Start the writers, which may spend the reserve; then take the majority of them."""
-        writers = list(view.graph.threads(WRITE))
-        if works := self._writers(view, parts, range(len(writers), self.writers)[: view.free]):
+        prompt = synthesis_prompt(view.task.question, [self._finding(view, part) for part in parts])
+        group = f"{WRITE}/{seed_of(0, prompt.user):x}"  # other findings, after a resume, are written up anew
+        writers = list(view.graph.threads(group))
+        if works := self._writers(view, prompt, group, range(len(writers), self.writers)[: view.free]):
             return Plan(start=works, cancel=self._surplus(view, parts))
         if any(writer.outcome is None for writer in writers):
             return Plan()
-        return Plan(answer=self._answer(view, parts, tally(writers)))
+        return Plan(answer=self._answer(view, parts, tally(writers)), limited=self._limited(view, parts))
 
-    def _writers(self, view: View, parts: list[Part], numbers: range) -> tuple[Work, ...]:
+    def _writers(self, view: View, prompt: Prompt, group: str, numbers: range) -> tuple[Work, ...]:
         """These writers; the first is greedy, the others sample."""
-        if not numbers:
-            return ()
-        prompt = synthesis_prompt(view.task.question, [self._finding(view, part) for part in parts])
         return tuple(
             self.work(
                 view,
-                f"{WRITE}/{i}",
+                f"{group}/{i}",
                 prompt,
                 role="writer",
-                group=WRITE,
+                group=group,
                 temperature=self.temperature if i else 0.0,
                 reserved=True,
             )

@@ -46,10 +46,11 @@ class Vote(Parameters):
         if decision is None:
             return Plan(start=works)
         reason, votes = decision
+        limited = not unstarted and len(threads) < self.n and votes.votes == tally(threads).votes
         if not votes.leader:
-            return Plan(failure=failure(threads))
+            return Plan(failure=failure(threads), limited=limited)
         answer = conclude(votes.leader, view.graph, of=votes.votes, wanted=wants_support(view.task), reason=reason)
-        return Plan(cancel=tuple(view.in_flight), answer=answer)
+        return Plan(cancel=tuple(view.in_flight), answer=answer, limited=limited)
 
     def _works(self, view: View, started: int, room: int) -> tuple[Work, ...]:
         prompt, tools = answer_prompt(view.task.question, view.task.tools), view.task.tools

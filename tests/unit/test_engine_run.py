@@ -254,6 +254,7 @@ async def test_a_call_budget_is_exact(tmp_path: Path) -> None:
     assert result.answer.votes == 5
 
 
+@pytest.mark.slow
 async def test_the_time_limit_stops_hanging_threads(tmp_path: Path) -> None:
     count = 0
 
@@ -264,9 +265,9 @@ async def test_the_time_limit_stops_hanging_threads(tmp_path: Path) -> None:
 
     async with engine(reply, tmp_path) as orchestrator:
         run = await orchestrator.start(
-            Task(question="q"), strategy="vote", params={"n": 3, "stop": "full"}, budget=Budget(seconds=0.05)
+            Task(question="q"), strategy="vote", params={"n": 3, "stop": "full"}, budget=Budget(seconds=1.0)
         )
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             result = await run.result()
     assert result.limit == "seconds"
     assert result.answer is not None
@@ -324,6 +325,40 @@ async def test_resuming_a_finished_run_asks_nothing(tmp_path: Path) -> None:
         again = await (await orchestrator.resume(run.id)).result()
     assert model.calls == 0
     assert again.answer == first.answer
+
+
+async def test_a_larger_budget_takes_up_what_the_limit_ended(tmp_path: Path) -> None:
+    model = ScriptedModel(lambda r: call() if len(r.messages) == 2 else FINAL)
+    params = {"n": 4, "stop": "full"}
+    async with engine(model, tmp_path) as orchestrator:
+        run = await orchestrator.start(TASK, strategy="vote", params=params, budget=Budget(calls=5, reserve=0.0))
+        first = await run.result()
+        assert first.limit == "calls"
+        assert model.calls == 5
+        run = await orchestrator.resume(run.id, budget=Budget(calls=50))
+        second = await run.result()
+    assert model.calls == 8  # four threads of two calls: none of the first five was made again
+    assert second.answer is not None
+    assert (second.answer.votes, second.limit) == (4, None)
+
+
+async def test_a_run_that_failed_with_its_server_goes_on_when_the_server_is_back(tmp_path: Path) -> None:
+    async with engine(lambda _: ConnectFault("connection refused"), tmp_path) as orchestrator:
+        run = await orchestrator.start(TASK, **VOTE)
+        assert (await run.result()).outcome is Outcome.FAILED
+    async with engine([call(), FINAL], tmp_path) as orchestrator:
+        result = await (await orchestrator.resume(run.id)).result()
+    assert result.answer is not None
+    assert result.answer.text == "Ana Bel"
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3])
+async def test_a_budget_too_small_for_an_answer_names_its_limit(tmp_path: Path, calls: int) -> None:
+    async with engine(lambda _: call(), tmp_path) as orchestrator:
+        for strategy in ("research", "vote"):
+            result = await orchestrator.answer(TASK, strategy=strategy, budget=Budget(calls=calls))
+            assert (result.limit, result.answer) == ("calls", None)
+            assert not result.detail.rstrip().endswith(";")
 
 
 async def test_several_runs_share_an_orchestrator_and_one_breaking_harms_none(tmp_path: Path) -> None:
