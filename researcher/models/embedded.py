@@ -11,6 +11,7 @@ wants a core); each slot has its own cache (a unified one makes every token atte
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import secrets
 import socket
@@ -200,7 +201,7 @@ _SHELF = _Shelf()
 
 def _start(file: Path, plan: ServerPlan) -> _Server:
     try:
-        import xllamacpp
+        xllamacpp: Any = importlib.import_module("xllamacpp")
     except ModuleNotFoundError:
         raise UserError(
             "the embedded model needs llama.cpp, which is not installed; "
