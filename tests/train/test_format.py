@@ -15,7 +15,7 @@ from researcher.train.embedded import data
 from researcher.train.embedded.chat import CHAT_TEMPLATE, said, text_of
 from researcher.train.embedded.tasks.example import TOOLS, Example
 
-SKILLS = list(data.MIX)
+SKILLS = data.SKILLS
 TEXTS = [
     "Bena Kirov was born in Toral.",
     "  two spaces,\n\n\ta tab and 1234567890 digits",

@@ -17,7 +17,7 @@ from researcher.train.embedded.tasks.documents import Style
 from researcher.train.embedded.tasks.example import Example
 from researcher.train.embedded.tasks.worlds import World
 
-SKILLS = list(data.MIX)
+SKILLS = data.SKILLS
 NAME = re.compile(r"\b(?:[BDFGHJKLMNPRSTVZ][aeiou])(?:[bdfghjklmnprstvz][aeiou]){1,2}[nrlstkm]?\b")
 
 FIXED = {"River"}
@@ -48,14 +48,16 @@ def test_evaluation_problems_are_fixed_and_of_their_skill(skill: data.Skill) -> 
 
 
 def test_the_mix_has_every_skill(examples: list[Example]) -> None:
-    assert {example.skill for example in examples} == set(SKILLS)
+    assert {example.skill for example in examples} == set(data.MIX)
     assert sum(data.MIX.values()) == pytest.approx(1.0)
 
 
 def test_every_trace_ends_in_its_right_answer(examples: list[Example]) -> None:
     for example in examples:
         content = example.messages[-1]["content"]
-        if example.skill == "judging":
+        if example.skill == "lookup":
+            assert f"So {example.answer}." in example.messages[-1]["reasoning_content"]
+        elif example.skill == "judging":
             assert parse_verdict(content) == content == example.answer
         elif example.skill == "splitting":
             assert [f"{i}. {q}" for i, q in enumerate(parse_subquestions(content), 1)] == example.answer.splitlines()

@@ -68,7 +68,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from researcher.train.embedded.evaluate import greedy, vote
     from researcher.train.embedded.served import serve
 
-    skills = args.skills or list(data.MIX)
+    skills = args.skills or data.SKILLS
     with serve(args.gguf, slots=args.slots, threads=args.threads) as served:
         for skill in skills:
             if args.samples:

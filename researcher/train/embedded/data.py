@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from researcher_tools.corpus import Corpus
 
-from researcher.train.embedded.tasks import arithmetic, countdown, teamwork
+from researcher.train.embedded.tasks import arithmetic, countdown, lookup, teamwork
 from researcher.train.embedded.tasks.documents import (
     Style,
     ask_chain,
@@ -24,21 +24,25 @@ from researcher.train.embedded.tasks.example import Example, Skill
 from researcher.train.embedded.tasks.worlds import World
 
 MIX: dict[Skill, float] = {
-    "one_hop": 0.13,
-    "two_hops": 0.16,
-    "three_hops": 0.04,
+    "one_hop": 0.11,
+    "two_hops": 0.14,
+    "three_hops": 0.03,
     "comparison": 0.12,
     "unanswerable": 0.04,
-    "countdown_3": 0.25,
+    "countdown_3": 0.24,
     "countdown_4": 0.04,
-    "arithmetic": 0.03,
+    "arithmetic": 0.02,
     "splitting": 0.05,
-    "synthesis": 0.07,
-    "judging": 0.07,
+    "synthesis": 0.06,
+    "judging": 0.05,
+    "lookup": 0.10,
 }
 """Share of examples by skill; those over documents come in groups that share one world."""
 
 EVAL_SEED = 7_000_003
+SKILLS: tuple[Skill, ...] = tuple(skill for skill in MIX if skill != "lookup")
+"""The skills that are evaluated: all but the drill."""
+
 DOCUMENT_SKILLS: tuple[Skill, ...] = ("one_hop", "two_hops", "three_hops", "comparison", "unanswerable")
 _PER_WORLD = 3
 _HOPS = {"one_hop": 1, "two_hops": 2, "three_hops": 3}
@@ -55,8 +59,20 @@ def training(seed: int, shard: int, stage: float) -> Iterator[Example]:
         if skill in DOCUMENT_SKILLS:
             kinds = [skill, *rng.choices(DOCUMENT_SKILLS, [MIX[s] for s in DOCUMENT_SKILLS], k=_PER_WORLD - 1)]
             yield from _over_documents(rng, kinds if rng.random() < 1 / _PER_WORLD else [], stage)
+        elif skill == "lookup":
+            drill = _drill(rng, stage)
+            if drill is not None:
+                yield drill
         else:
             yield make(rng, skill)
+
+
+def _drill(rng: random.Random, stage: float) -> Example | None:
+    world = World.make(rng, rng.randrange(4, 6 + int(8 + 27 * stage)), similar=rng.random() * 0.6)
+    corpus = Corpus.from_texts(world.texts)
+    example = lookup.make(rng, world, corpus)
+    corpus.close()
+    return example
 
 
 def _over_documents(rng: random.Random, skills: list[Skill], stage: float) -> Iterator[Example]:

@@ -21,6 +21,7 @@ from researcher.train.embedded.chat import segments
 from researcher.train.embedded.model import Reasoner, Shape
 from researcher.train.embedded.muon import Muon
 from researcher.train.embedded.tasks.example import Example
+from researcher.train.embedded.tasks.lookup import QUESTION
 
 REST_WEIGHT = 0.1
 """Loss weight of the tokens that the model does not write itself."""
@@ -73,20 +74,23 @@ class Row:
         self.weights: list[float] = []
         parts = list(segments(example.messages, example.tools))
         # joined, not piece by piece, so that the ids are those of the whole text
-        encoded = tokenizer.encode("".join(text for text, _ in parts))
+        text = "".join(text for text, _ in parts)
+        encoded = tokenizer.encode(text)
         ends, own = [], []
         end = 0
-        for text, mine in parts:
-            end += len(text)
+        for piece, mine in parts:
+            end += len(piece)
             ends.append(end)
             own.append(mine)
+        asked = [match.span() for match in QUESTION.finditer(text)] if example.skill == "lookup" else []
         part = 0
         weight = VERDICT_WEIGHT if example.skill == "judging" else 1.0
         for token, (start, _) in zip(encoded.ids, encoded.offsets, strict=True):
             while start >= ends[part]:
                 part += 1
             self.ids.append(token)
-            self.weights.append(weight if own[part] else REST_WEIGHT)
+            given = not own[part] or any(a <= start < b for a, b in asked)
+            self.weights.append(REST_WEIGHT if given else weight)
 
 
 def batches(tokenizer: Tokenizer, plan: Plan, shard: int, limit: int = 1024) -> Iterator[tuple[Tensor, Tensor]]:

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 Skill = Literal[
     "one_hop", "two_hops", "three_hops", "comparison", "unanswerable",
-    "countdown_3", "countdown_4", "arithmetic", "splitting", "synthesis", "judging",
+    "countdown_3", "countdown_4", "arithmetic", "splitting", "synthesis", "judging", "lookup",
 ]  # fmt: skip
 
 Message = dict[str, Any]
