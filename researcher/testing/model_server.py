@@ -160,16 +160,19 @@ class ModelServer:
         self._port = listener.getsockname()[1]
         self._ready.set()
         await self._stop.wait()
-        server.close()
-        me, quiet = asyncio.current_task(), 0
-        while quiet < 5:  # until nothing is half-way through being accepted, played or closed
-            tasks = asyncio.all_tasks() - {me}
+        await self._drop_all()
+        server.close()  # only now: a connection accepted in the same moment would be lost with its socket open
+
+    async def _drop_all(self) -> None:
+        """Return when nothing is half-way through being accepted, played or closed."""
+        quiet = 0
+        while True:
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
             for connection in list(self.connections):
                 connection.abort()
-            for task in tasks:
-                if task.get_coro().__name__ == "_play":  # type: ignore[union-attr]
-                    task.cancel()
             quiet = 0 if tasks or self.connections else quiet + 1
+            if quiet == 5:
+                return
             await asyncio.sleep(0)
 
 
