@@ -148,7 +148,7 @@ class Reasoner:
         try:
             await shared.journal.durable(started)  # so that a crash cannot leave a paid call uncounted
             completion = await shared.model.complete(self._request(hold.max_tokens), progress)
-            used = self._record(completion)
+            used = self._record(completion) + self._retried(completion, progress)
         finally:
             if used is None:  # failed or cancelled: what it cost is charged all the same
                 used = Usage(
@@ -218,6 +218,17 @@ class Reasoner:
         self._used += used.tokens
         self._context = used.tokens
         return used
+
+    def _retried(self, completion: Completion, progress: Progress) -> Usage:
+        """What attempts of the call that failed had received, charged on their own."""
+        if completion.usage is None or progress.completion_tokens <= completion.usage.completion_tokens:
+            return Usage()
+        wasted = Usage(completion_tokens=progress.completion_tokens - completion.usage.completion_tokens)
+        wasted = self._shared.ledger.priced(wasted)
+        self._shared.journal.add(
+            self._key, BudgetCharged(usage=wasted, reason="failed attempts", estimated=progress.estimated)
+        )
+        return wasted
 
     def _tokens(self, completion: Completion) -> Tokens | None:
         """What the reply adds to the token path; the whole prompt again where the server's did not continue it."""

@@ -10,7 +10,7 @@ import pytest
 from researcher import Orchestrator, tool
 from researcher.errors import ConnectFault, ContextTooLong, UserError
 from researcher.events import BudgetCharged, Event, MessageAdded, RunFinished, ThreadFinished, ThreadStarted
-from researcher.protocols import Source, ToolResult
+from researcher.protocols import Progress, Source, ToolResult
 from researcher.store import RunReader, run_path
 from researcher.testing.scripted_model import HANG, ScriptedModel
 from researcher.types import (
@@ -227,6 +227,22 @@ async def test_an_early_stop_cancels_the_rest_and_their_tokens_are_charged(tmp_p
     assert sum(t.outcome is Outcome.CANCELLED for t in run.graph.threads("vote")) == 7
     assert len(logged(tmp_path, run.id, BudgetCharged)) == 7
     assert result.usage.calls == 16
+
+
+async def test_tokens_of_failed_attempts_are_charged(tmp_path: Path) -> None:
+    class Retried(ScriptedModel):
+        async def complete(self, request: ModelRequest, progress: Progress | None = None) -> Completion:
+            assert progress is not None
+            progress.completion_tokens += 30  # an attempt that broke off
+            return await super().complete(request, progress)
+
+    async with engine(Retried(["<answer>a</answer>"]), tmp_path) as orchestrator:
+        run = await orchestrator.start(Task(question="q"), **VOTE)
+        result = await run.result()
+    (charged,) = logged(tmp_path, run.id, BudgetCharged)
+    assert charged.body.usage.completion_tokens == 30  # type: ignore[union-attr]
+    assert result.usage.completion_tokens == 31
+    assert result.usage.calls == 1
 
 
 async def test_a_token_budget_ends_with_a_partial_answer_and_says_so(tmp_path: Path) -> None:
