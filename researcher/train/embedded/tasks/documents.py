@@ -189,7 +189,7 @@ def solve_chain(rng: random.Random, world: World, corpus: Corpus, chain: Chain, 
             trail.messages.append(say(f"<answer>{UNKNOWN}</answer>", "The documents do not say."))
             return Example("unanswerable", trail.messages, style.tools, UNKNOWN, world.texts)
         found.append((passage, hop.fact.sentence))
-        seen = f"[{passage.n}] {hop.fact.sentence}\n"
+        seen = f"{hop.fact.sentence} [{passage.n}]\n"
     final = f"{_quotes(found)}<answer>{chain.answer}</answer>"
     trail.messages.append(say(final, f"{seen}So {chain.answer}."))
     return Example(HOPS[len(chain.hops)], trail.messages, style.tools, chain.answer, world.texts)
@@ -209,7 +209,7 @@ def solve_comparison(
             return None
         found.append((passage, hop.fact.sentence))
         numbers.append(hop.fact.number)
-        seen = f"[{passage.n}] {hop.fact.sentence}\n"
+        seen = f"{hop.fact.sentence} [{passage.n}]\n"
     decide = comparison.contest.decide(numbers[0], numbers[1], comparison.answer)
     final = f"{_quotes(found)}<answer>{comparison.answer}</answer>"
     trail.messages.append(say(final, seen + decide))

@@ -27,7 +27,7 @@ def make(rng: random.Random, world: World, corpus: Corpus) -> Example | None:
     rng.shuffle(places)
     lines: list[str] = []
     for fact, passage in places[:10]:
-        lines += [f"Q: {_question(rng, fact)}", f"[{passage.n}] {fact.sentence}", f"So {fact.target}."]
+        lines += [f"Q: {_question(rng, fact)}", f"{fact.sentence} [{passage.n}]", f"So {fact.target}."]
         if rng.random() < 0.12:
             lines += _absent(rng, world, fact.subject)
     messages = [user(render(passages)), say(f"<answer>{places[0][0].target}</answer>", "\n".join(lines))]
