@@ -130,7 +130,10 @@ class Verifier(Protocol):
 
 
 class ThreadInfo(NamedTuple):
-    """A thread as strategies see it. `answer` and `canonical` are None until it proposed one."""
+    """A thread as strategies see it. `answer` and `canonical` are None until it proposed one.
+
+    `claims` are those it quoted with evidence of its own: what others found for the same words does not count.
+    """
 
     key: str
     work: Work

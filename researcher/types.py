@@ -224,7 +224,8 @@ class Work(Frozen, frozen=True, kw_only=True):
     """A thread a strategy wants: it starts from `messages` and runs until an answer or a limit.
 
     `key` is unique in the run and chosen by the strategy, so that starting is idempotent: after a resume the
-    same plan asks for the same keys. `reserved` work may spend the slice kept for the final answer.
+    same plan asks for the same keys. `reserved` work may spend the slice kept for the final answer; only the answer
+    of work to `verify` is an answer to the task, for the task's verifier to judge.
     """
 
     key: str
@@ -235,6 +236,7 @@ class Work(Frozen, frozen=True, kw_only=True):
     sampling: Sampling = Sampling()
     limits: ThreadLimits = ThreadLimits()
     reserved: bool = False
+    verify: bool = True
 
 
 class Claim(Frozen, frozen=True, kw_only=True):

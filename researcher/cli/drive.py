@@ -29,7 +29,7 @@ def exit_code(result: RunResult) -> Exit:
     """The exit code of a run. An answer that wanted evidence or a verifier and has neither is not a success."""
     if result.interrupted or result.outcome is Outcome.CANCELLED:
         return Exit.INTERRUPTED
-    if result.limit is not None or result.outcome is Outcome.EXHAUSTED:
+    if result.limit is not None:
         return Exit.LIMIT
     if result.outcome is Outcome.FAILED:
         return Exit.ERROR

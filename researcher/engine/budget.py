@@ -6,6 +6,7 @@ holds its worst case (prompt estimate + max_tokens) until it settles for what it
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -64,7 +65,8 @@ class Ledger:
         self._held_tokens = 0
         self._held_calls = 0
         self._held_cost = 0.0
-        self._released: anyio.Event | None = None
+        self._waiting: deque[anyio.Event] = deque()
+        """Calls that wait for those in flight, first come, first served; one is woken at a time."""
 
     @property
     def seconds(self) -> float:
@@ -114,20 +116,36 @@ class Ledger:
             if stopped := self.blocked(reserved):
                 raise stopped
             return Hold(0, max_tokens or DEFAULT_MAX_TOKENS, 0.0)
-        while True:
-            if stopped := self.blocked(reserved):
-                raise stopped
-            hold = self._fit(prompt_tokens, max_tokens or DEFAULT_MAX_TOKENS, reserved)
-            if hold is not None:
-                self._held_tokens += hold.tokens
-                self._held_cost += hold.cost
-                self._held_calls += 1
-                return hold
-            if self._held_calls == 0:
-                raise self._nearest(prompt_tokens)
-            if self._released is None:
-                self._released = anyio.Event()
-            await self._released.wait()
+        try:
+            if self._waiting and self._held_calls:
+                await self._turn(first=False)
+            while True:
+                if stopped := self.blocked(reserved):
+                    raise stopped
+                if hold := self._fit(prompt_tokens, max_tokens or DEFAULT_MAX_TOKENS, reserved):
+                    self._held_tokens += hold.tokens
+                    self._held_cost += hold.cost
+                    self._held_calls += 1
+                    return hold
+                if self._held_calls == 0:
+                    raise self._nearest(prompt_tokens)
+                await self._turn(first=True)
+        finally:
+            self._wake()  # whoever leaves the head of the queue, by whatever way, lets the next one look
+
+    async def _turn(self, *, first: bool) -> None:
+        """Wait in the queue, at its head or its tail."""
+        turn = anyio.Event()
+        (self._waiting.appendleft if first else self._waiting.append)(turn)
+        try:
+            await turn.wait()
+        finally:
+            if not turn.is_set():  # cancelled
+                self._waiting.remove(turn)
+
+    def _wake(self) -> None:
+        if self._waiting:
+            self._waiting.popleft().set()
 
     def settle(self, hold: Hold, usage: Usage) -> None:
         """Replace a hold by what was really used."""
@@ -136,9 +154,7 @@ class Ledger:
             self._held_cost -= hold.cost
             self._held_calls -= 1
         self.used = self.used + usage
-        if self._released is not None:
-            self._released.set()
-            self._released = None
+        self._wake()
 
     def priced(self, usage: Usage) -> Usage:
         """The usage with its cost, where prices are known and the server did not say."""

@@ -36,10 +36,24 @@ def claims_of(final: str, passages: Mapping[int, PassageRef], text_of: Callable[
         yield Claim(text=quote, evidence=() if passage is None else locate(quote, passage, text_of(passage.sha256)))
 
 
+LEAST_WORDS, LEAST_CHARACTERS = 3, 12
+"""A shorter quote proves nothing, unless it is all that the passage says."""
+
+
 def locate(quote: str, passage: PassageRef, text: str) -> tuple[Evidence, ...]:
     """The span of the quote in its passage, else anywhere in the passage's source, else nothing."""
-    if span := find_quote(quote, text[passage.start : passage.end]):
-        return (Evidence(sha256=passage.sha256, start=passage.start + span[0], end=passage.start + span[1]),)
-    if span := find_quote(quote, text):
-        return (Evidence(sha256=passage.sha256, start=span[0], end=span[1]),)
+    shown = text[passage.start : passage.end]
+    short = len(quote.split()) < LEAST_WORDS and len(quote.strip()) < LEAST_CHARACTERS
+    if short and quote.strip() != shown.strip():
+        return ()
+    for part, offset in ((shown, passage.start), (text, 0)):
+        span = find_quote(quote, part)
+        if span is not None and _whole_words(part, *span):
+            return (Evidence(sha256=passage.sha256, start=offset + span[0], end=offset + span[1]),)
     return ()
+
+
+def _whole_words(text: str, start: int, end: int) -> bool:
+    """Whether the span cuts no word or number in two."""
+    before, after = text[start - 1 : start + 1] if start else "", text[end - 1 : end + 1]
+    return not (len(before) == 2 and before.isalnum()) and not (len(after) == 2 and after.isalnum())

@@ -13,8 +13,10 @@ STOP = 4
 
 
 def repeats(messages: Sequence[Message], name: str, arguments: str) -> int:
-    """How many earlier tool calls of the conversation are this very call."""
-    return sum(call.name == name and call.arguments == arguments for message in messages for call in message.tool_calls)
+    """How many messages of the conversation make this very call."""
+    return sum(
+        any(call.name == name and call.arguments == arguments for call in message.tool_calls) for message in messages
+    )
 
 
 def loop(messages: Sequence[Message]) -> str | None:

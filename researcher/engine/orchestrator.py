@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ from researcher.engine.boundary import BUDGET
 from researcher.engine.budget import Ledger, Prices
 from researcher.engine.claims import SourceTexts
 from researcher.engine.journal import Journal
-from researcher.engine.preflight import check_budget, check_capabilities, check_question, check_tools
+from researcher.engine.preflight import check_budget, check_capabilities, check_question, check_seed, check_tools
 from researcher.engine.reasoner import Shared
 from researcher.engine.run import Run, RunResult
 from researcher.engine.toolbox import Toolbox
@@ -59,6 +59,8 @@ class Orchestrator:
         stream: bool | None = None,
         record_tokens: bool = True,
     ) -> None:
+        if concurrency < 1:
+            raise UserError(f"A run needs room for one thread at least; concurrency is {concurrency}.")
         self.home = Path(home if home is not None else DEFAULT_HOME).expanduser()
         self._model_or_uri = model
         self._documents = Path(documents) if isinstance(documents, str) else documents
@@ -119,11 +121,11 @@ class Orchestrator:
     ) -> Run:
         """A new run, under way and durable. Raises UserError for input that cannot run."""
         if isinstance(task, str):
-            task = Task(question=task, tools=("search", "read") if self._documents else ())
+            task = Task(question=task, tools=self._usual_tools())
+        check_seed(seed)
         planner = load_strategy(strategy, params)
         self._check(task, strategy, planner, budget)
         run_id = new_run_id()
-        journal = Journal(RunStore.create(run_path(self.home, run_id)), ThoughtGraph())
         documents = str(self._documents.resolve()) if isinstance(self._documents, Path) else None
         began = RunStarted(
             task=task,
@@ -134,9 +136,15 @@ class Orchestrator:
             budget=budget,
             settings={"documents": documents, **(settings or {})},
         )
-        await journal.durable(journal.add(None, began))
+        try:
+            msgspec.msgpack.encode(began)
+        except (TypeError, OverflowError, ValueError) as error:
+            raise UserError(f"The task, parameters or settings cannot be recorded: {error}.") from None
         ledger = Ledger(budget, now=time.monotonic, prices=self._prices)
-        return self._launch(run_id, planner, journal, ledger, began)
+        async with _until_launched(RunStore.create(run_path(self.home, run_id))) as store:
+            journal = Journal(store, ThoughtGraph())
+            await journal.durable(journal.add(None, began))
+            return self._launch(run_id, planner, journal, ledger, began)
 
     async def resume(self, run_id: str, *, budget: Budget | None = None) -> Run:
         """The run, going on where its log ends; one that has its answer just gives it.
@@ -147,38 +155,46 @@ class Orchestrator:
         """
         if (live := self._runs.get(run_id)) is not None and not live.ended:
             return live
-        store = RunStore.open(run_path(self.home, run_id))
-        graph, seconds = _replay(store)
-        began = graph.started
-        if began is None:
-            await store.aclose()
-            raise UserError(f"Run {run_id} was killed before its first event; start it anew.")
-        planner = load_strategy(began.strategy, began.params)
-        self._check(began.task, began.strategy, planner, budget or began.budget)
-        journal = Journal(store, graph)
-        ledger = Ledger(
-            budget or began.budget,
-            now=time.monotonic,
-            used=graph.usage,
-            spent_seconds=seconds,
-            prices=self._prices,
-        )
-        if graph.answer is None or (budget is not None and graph.limit is not None):
-            ended = graph.outcome is not None
-            again = graph.stopped_at({"model", BUDGET} if budget is not None else {"model"}) if ended else ()
-            lost = graph.calling
-            journal.add(None, RunResumed(repeated=len(lost), reopened=again))
-            for thread in lost:
-                journal.add(thread, BudgetCharged(usage=Usage(calls=1), reason="lost call", estimated=True))
-            if budget is not None:
-                journal.add(None, RunSteered(action="budget", detail=msgspec.to_builtins(budget)))
-            ledger.used = graph.usage
-            await store.durable(graph.seq)
-        return self._launch(run_id, planner, journal, ledger, began)
+        async with _until_launched(RunStore.open(run_path(self.home, run_id))) as store:
+            graph, seconds = _replay(store)
+            began = graph.started
+            if began is None:
+                raise UserError(f"Run {run_id} was killed before its first event; start it anew.")
+            planner = load_strategy(began.strategy, began.params)
+            self._check(began.task, began.strategy, planner, budget or began.budget)
+            journal = Journal(store, graph)
+            if graph.answer is None or (budget is not None and graph.limit is not None):
+                await self._reopen(journal, budget)
+            ledger = Ledger(
+                budget or began.budget,
+                now=time.monotonic,
+                used=graph.usage,
+                spent_seconds=seconds,
+                prices=self._prices,
+            )
+            return self._launch(run_id, planner, journal, ledger, began)
+
+    @staticmethod
+    async def _reopen(journal: Journal, budget: Budget | None) -> None:
+        """Record that the run goes on: what was lost in flight is charged, what had to stop is opened again."""
+        graph, lost = journal.graph, journal.graph.calling
+        stopped = {BUDGET} if budget is not None else set()
+        if graph.outcome is not None:
+            stopped.add("model")
+        journal.add(None, RunResumed(repeated=len(lost), reopened=graph.stopped_at(stopped)))
+        for thread in lost:
+            journal.add(thread, BudgetCharged(usage=Usage(calls=1), reason="lost call", estimated=True))
+        if budget is not None:
+            journal.add(None, RunSteered(action="budget", detail=msgspec.to_builtins(budget)))
+        await journal.store.durable(graph.seq)
 
     async def answer(self, task: Task | str, **options: Any) -> RunResult:
         """The result of a new run; takes the options of `start`."""
-        return await (await self.start(task, **options)).result()
+        run = await self.start(task, **options)
+        try:
+            return await run.result()
+        finally:
+            run.abort()  # nobody waits for it any more; nothing, once it has ended
 
     def _launch(self, run_id: str, planner: Strategy, journal: Journal, ledger: Ledger, began: RunStarted) -> Run:
         cancels = bool(getattr(planner, "cancels", True)) or ledger.budget.seconds is not None
@@ -229,9 +245,25 @@ class Orchestrator:
         own = {tool.spec.name: tool for tool in self._wanted or () if not isinstance(tool, str)}
         return {**built_in, **own}
 
+    def _usual_tools(self) -> tuple[str, ...]:
+        """What a bare question may use: the documents, and the tools that were brought along."""
+        own = [tool.spec.name for tool in self._wanted or () if not isinstance(tool, str)]
+        return tuple(name for name in dict.fromkeys(("search", "read", *own)) if name in self.tools)
+
     def _abort_all(self) -> None:
         for run in self._runs.values():
             run.abort()
+
+
+@asynccontextmanager
+async def _until_launched(store: RunStore) -> AsyncIterator[RunStore]:
+    """Closes the store if the run is not launched after all; a run that is closes it itself."""
+    try:
+        yield store
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await store.aclose()
+        raise
 
 
 def _replay(store: Store) -> tuple[ThoughtGraph, float]:

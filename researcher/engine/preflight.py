@@ -8,6 +8,15 @@ from researcher.errors import UserError
 from researcher.protocols import Strategy
 from researcher.types import Budget, Capabilities, Task
 
+LARGEST = 2**53
+"""Numbers beyond are not exact everywhere that reads the log."""
+
+
+def check_seed(seed: int) -> None:
+    """Raise UserError for a seed that the log and the servers cannot hold."""
+    if not -LARGEST < seed < LARGEST:
+        raise UserError(f"The seed {seed} is too large; give one between -2^53 and 2^53.")
+
 
 def check_question(task: Task) -> None:
     """Raise UserError for an empty question."""
@@ -19,8 +28,8 @@ def check_budget(budget: Budget, *, priced: bool) -> None:
     """Raise UserError for a limit of zero or less, or a cost limit that nothing could enforce."""
     for kind in ("tokens", "calls", "seconds", "cost"):
         limit = getattr(budget, kind)
-        if limit is not None and limit <= 0:
-            raise UserError(f"A budget of {limit:g} {kind} leaves nothing to spend; give more than zero, or none.")
+        if limit is not None and not 0 < limit < LARGEST:
+            raise UserError(f"A budget of {limit:g} {kind} cannot be kept to; give more than zero, or none at all.")
     if not 0.0 <= budget.reserve < 1.0:
         raise UserError(f"The reserve is a share of the budget in [0, 1), not {budget.reserve:g}.")
     if budget.cost is not None and not priced:

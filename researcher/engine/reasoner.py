@@ -89,7 +89,7 @@ class Reasoner:
             message.role == "assistant" for message in work.messages
         )
         self._used = graph.usage_of(key).tokens
-        self._context = self._used if self._turns else 0
+        self._context = graph.context_of(key)
         self._specs: tuple[ToolSpec, ...] = shared.toolbox.specs(work.tools)
         self._finish = graph.finish_of(key)
 
@@ -112,6 +112,8 @@ class Reasoner:
         while True:
             last = self._messages[-1]
             if last.role == "assistant" and self._turns > 0:
+                if self._finish is FinishReason.TRUNCATED:
+                    raise BadResponse("the stream ended before the model had finished; the part that came is kept")
                 if not last.tool_calls:
                     await self._conclude(last, ending)
                     return
@@ -148,7 +150,7 @@ class Reasoner:
         try:
             await shared.journal.durable(started)  # so that a crash cannot leave a paid call uncounted
             completion = await shared.model.complete(self._request(hold.max_tokens), progress)
-            used = self._record(completion) + self._retried(completion, progress)
+            used = self._record(completion) + self._unreported(completion, progress, prompt)
         finally:
             if used is None:  # failed or cancelled: what it cost is charged all the same
                 used = Usage(
@@ -160,7 +162,7 @@ class Reasoner:
                 )
             del shared.calling[self._key]
             shared.ledger.settle(hold, used)
-        await self._check(completion)
+        await self._shared.journal.store.durable(self._shared.journal.graph.seq)  # a paid reply is not paid again
 
     def _request(self, max_tokens: int) -> ModelRequest:
         sampling, can = self._work.sampling, self._shared.capabilities
@@ -184,7 +186,12 @@ class Reasoner:
     def _estimate(self) -> int:
         """Prompt tokens of the next call: the last call's context, plus what was added since in characters."""
         if self._context:
-            return self._context + sum(len(m.content) for m in self._messages[-2:]) // CHARACTERS_PER_TOKEN
+            new = 0
+            for message in reversed(self._messages):
+                if message.role == "assistant":
+                    break
+                new += len(message.content)
+            return self._context + new // CHARACTERS_PER_TOKEN
         return sum(len(m.content) + len(m.reasoning) for m in self._messages) // CHARACTERS_PER_TOKEN + 64
 
     def _record(self, completion: Completion) -> Usage:
@@ -219,16 +226,21 @@ class Reasoner:
         self._context = used.tokens
         return used
 
-    def _retried(self, completion: Completion, progress: Progress) -> Usage:
-        """What attempts of the call that failed had received, charged on their own."""
-        if completion.usage is None or progress.completion_tokens <= completion.usage.completion_tokens:
+    def _unreported(self, completion: Completion, progress: Progress, prompt: int) -> Usage:
+        """What the reply's usage does not hold, charged on its own: failed attempts, or all of it, estimated."""
+        if completion.usage is None:
+            message = completion.message
+            text = len(message.content) + len(message.reasoning) + sum(len(c.arguments) for c in message.tool_calls)
+            sampled = progress.completion_tokens or 1 + text // CHARACTERS_PER_TOKEN
+            usage, reason, estimated = Usage(prompt_tokens=prompt, completion_tokens=sampled), "no usage reported", True
+        elif progress.completion_tokens > completion.usage.completion_tokens:
+            wasted = progress.completion_tokens - completion.usage.completion_tokens
+            usage, reason, estimated = Usage(completion_tokens=wasted), "failed attempts", progress.estimated
+        else:
             return Usage()
-        wasted = Usage(completion_tokens=progress.completion_tokens - completion.usage.completion_tokens)
-        wasted = self._shared.ledger.priced(wasted)
-        self._shared.journal.add(
-            self._key, BudgetCharged(usage=wasted, reason="failed attempts", estimated=progress.estimated)
-        )
-        return wasted
+        usage = self._shared.ledger.priced(usage)
+        self._shared.journal.add(self._key, BudgetCharged(usage=usage, reason=reason, estimated=estimated))
+        return usage
 
     def _tokens(self, completion: Completion) -> Tokens | None:
         """What the reply adds to the token path; the whole prompt again where the server's did not continue it."""
@@ -244,12 +256,6 @@ class Reasoner:
         self._path.extend(sampled)
         return Tokens(ids=given + sampled, sampled_from=len(given), logprobs=completion.logprobs or (), rebased=rebased)
 
-    async def _check(self, completion: Completion) -> None:
-        """Wait until the reply is safe on disk, and refuse one that broke off."""
-        await self._shared.journal.store.durable(self._shared.journal.graph.seq)
-        if completion.finish is FinishReason.TRUNCATED:
-            raise BadResponse("the stream ended before the model had finished; the part that came is kept")
-
     async def _call_tools(self, pending: tuple[ToolCall, ...]) -> None:
         if len(pending) == 1:
             await self._call_tool(pending[0])
@@ -262,7 +268,7 @@ class Reasoner:
     async def _call_tool(self, call: ToolCall) -> None:
         journal = self._shared.journal
         journal.add(self._key, ToolCalled(call_id=call.id, name=call.name, arguments=call.arguments))
-        if repeats(self._messages, call.name, call.arguments) > WARN:
+        if repeats(self._messages, call.name, call.arguments) > WARN:  # this message counts
             text = "You made this very call before; its result stands above. Use it, or ask for something else."
             journal.add(self._key, ToolReturned(call_id=call.id, name=call.name, status="error", content=text))
             return
@@ -278,8 +284,6 @@ class Reasoner:
         if self._finish is FinishReason.CONTENT_FILTER:
             ending.outcome, ending.detail = Outcome.REFUSED, "the server filtered the reply"
             return
-        if self._finish is FinishReason.TRUNCATED:
-            raise BadResponse("the stream ended before the model had finished; the part that came is kept")
         info = journal.graph.thread(self._key)
         answer = parse_answer(final.content)
         if info is not None and info.answer is None:
@@ -287,12 +291,17 @@ class Reasoner:
                 journal.add(self._key, ClaimAdded(claim=claim))
             if answer is not None:
                 journal.add(self._key, AnswerProposed(text=answer, canonical=canonical(answer)))
-        if answer is None and self._work.role == "reasoner":
-            length = self._finish is FinishReason.LENGTH
+        length = self._finish is FinishReason.LENGTH
+        if answer is None and (length or self._work.role == "reasoner"):
             ending.outcome = Outcome.EXHAUSTED
             ending.detail = "the reply reached its token limit" if length else "the final message has no <answer>"
             return
-        if answer is not None and shared.verifier is not None and (info is None or info.verdict is None):
+        if (
+            answer is not None
+            and self._work.verify
+            and shared.verifier is not None
+            and (info is None or info.verdict is None)
+        ):
             verdict = await shared.verifier.verify(shared.task, answer)
             journal.add(self._key, Scored(verdict=verdict))
         ending.outcome = Outcome.ANSWERED

@@ -6,6 +6,7 @@ There are no barriers: the strategy is asked again whenever a thread has ended, 
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from anyio.abc import TaskGroup
 
 from researcher.engine.boundary import BUDGET
 from researcher.engine.reasoner import Reasoner, Shared
-from researcher.errors import ResearcherError, StoreError
+from researcher.errors import BudgetExceeded, ResearcherError, StoreError
 from researcher.events import (
     AnswerAccepted,
     Event,
@@ -56,6 +57,11 @@ class RunStats:
     tokens_per_second: float
     budget: BudgetLeft
     leading: list[tuple[str, int]]
+
+
+PLAN_PAUSE, LEAST_PAUSE = 9.0, 0.001
+"""Between two plans there is this many times what the last one took (in seconds, if it is worth a sleep), so that
+planning a run of ten thousand threads costs a tenth of the time at the most."""
 
 
 class StrategyStalled(ResearcherError):
@@ -109,14 +115,14 @@ class Run:
 
     def drain(self) -> None:
         """Make no further call; let those in flight end, save, and stop. The run can be resumed."""
-        if not self._draining and not self._done.is_set():
+        if not self._draining and self.graph.outcome is None:
             self._draining = True
             self._record(RunSteered(action="drain"))
             self._wake()
 
     def abort(self) -> None:
         """Stop at once: cancel calls in flight (their tokens are charged), save, and stop. The run can be resumed."""
-        if not self._done.is_set():
+        if self.graph.outcome is None:
             self._draining = True
             self._abort.cancel()
 
@@ -145,9 +151,7 @@ class Run:
         self._states.update(str(thread.outcome) for thread in self.graph.threads() if thread.outcome is not None)
         try:
             with self._abort:
-                known = self.graph.answer
-                plan = Plan(answer=known) if known is not None else await self._loop()
-                self._result = await self._finish(plan)
+                self._result = self._recorded() or await self._finish(await self._last_plan())
             if self._result is None:
                 with anyio.move_on_after(self.grace, shield=True):
                     await self._flush()
@@ -166,6 +170,11 @@ class Run:
             self._done.set()  # only now: whoever has the result may open the run again
             self.shared.journal.close()
 
+    async def _last_plan(self) -> Plan:
+        """The plan that ends the run; the accepted answer, where only the end of the run was not recorded."""
+        known = self.graph.answer
+        return Plan(answer=known) if known is not None else await self._loop()
+
     async def _loop(self) -> Plan:
         """Plan and start until there is an answer, a limit, or nothing more to do; the last plan."""
         async with anyio.create_task_group() as group:
@@ -179,18 +188,22 @@ class Run:
                 if self._draining:
                     await self._settle_down()
                     break
+                began = time.perf_counter()
                 plan = self.strategy.plan(self._view())
+                pause = PLAN_PAUSE * (time.perf_counter() - began)
                 if plan.answer is not None or plan.failure is not None:
                     break
                 self._apply(group, plan)
                 if not self._works:
                     if not self.shared.ledger.left().spendable or self.shared.ledger.refused:
+                        plan = Plan(limited=True)
                         break
-                    if not plan.start:
-                        raise StrategyStalled(
-                            f"strategy {type(self.strategy).__name__} planned nothing with nothing in flight"
-                        )
+                    raise StrategyStalled(
+                        f"strategy {type(self.strategy).__name__} planned nothing new with nothing in flight"
+                    )
                 await self._changed.wait()
+                if pause > LEAST_PAUSE:  # what ends meanwhile is planned for together
+                    await anyio.sleep(pause)
             if not self._draining:  # what a drain leaves open, a resume takes up again
                 self._cancel_all("the run has its answer" if plan.answer else "the run ended")
             group.cancel_scope.cancel()
@@ -251,7 +264,7 @@ class Run:
         budget, ledger = self.shared.ledger.budget, self.shared.ledger
         seconds = budget.seconds or 0.0
         await anyio.sleep(max(0.0, seconds * (1 - budget.reserve) - ledger.seconds))
-        ledger.refused = ledger.blocked(False)
+        ledger.refused = ledger.refused or BudgetExceeded("seconds", ledger.seconds, seconds)
         for key, work in list(self._works.items()):
             if not work.reserved:
                 self._cancel(key, "limit: the time for research is over")
@@ -272,8 +285,7 @@ class Run:
         if self._draining and plan.answer is None:
             await self._flush()
             return self._interrupted("drained")
-        cut = plan.failure is not None or plan.limited
-        blocked = ledger.refused or ledger.blocked(not cut)
+        blocked = ledger.refused or (ledger.blocked(False) if plan.limited else None)
         limit = blocked.kind if blocked is not None else None
         if plan.answer is not None:
             if self.graph.answer is None:
@@ -282,12 +294,25 @@ class Run:
         elif blocked is not None:
             outcome, detail = Outcome.EXHAUSTED, f"{blocked}; {plan.failure}" if plan.failure else str(blocked)
         else:
-            outcome = Outcome.FAILED if self._states[Outcome.FAILED] else Outcome.EXHAUSTED
+            outcome = self._unanswered()
             detail = plan.failure or "the run ended without an answer"
-        if self.graph.outcome is None:
-            journal.add(None, RunFinished(outcome=outcome, detail=detail, answer=plan.answer, limit=limit))
+        journal.add(None, RunFinished(outcome=outcome, detail=detail, answer=plan.answer, limit=limit))
         await self._flush()
         return RunResult(self.id, outcome, plan.answer, ledger.used, detail, limit)
+
+    def _recorded(self) -> RunResult | None:
+        """The result of a run that had ended before this process took it up."""
+        graph = self.graph
+        if graph.outcome is None:
+            return None
+        return RunResult(self.id, graph.outcome, graph.answer, self.shared.ledger.used, graph.detail, graph.limit)
+
+    def _unanswered(self) -> Outcome:
+        """What a run without an answer comes to: failed if a boundary broke, refused if nobody would answer."""
+        if self._states[Outcome.FAILED]:
+            return Outcome.FAILED
+        only_refused = self._states[Outcome.REFUSED] and not self._states[Outcome.EXHAUSTED]
+        return Outcome.REFUSED if only_refused else Outcome.EXHAUSTED
 
     def _interrupted(self, how: str) -> RunResult:
         return RunResult(self.id, Outcome.CANCELLED, None, self.shared.ledger.used, how, interrupted=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 import anyio
 
-from researcher.errors import BoundaryError, ToolError
+from researcher.errors import BoundaryError, ToolError, ToolFault
 from researcher.events import ToolReturned
 from researcher.protocols import Source, Tool, ToolContext, ToolResult
 from researcher.types import ToolCall, ToolSpec
@@ -59,7 +60,8 @@ class Toolbox:
             return "error", ToolResult(arguments)
         try:
             with anyio.fail_after(self._seconds):
-                return "ok", await tool.call(arguments, ToolContext(thread=thread, granted=granted))
+                result = await tool.call(arguments, ToolContext(thread=thread, granted=granted))
+            return "ok", _checked(call.name, result)
         except ToolError as error:
             return "error", ToolResult(f"Error: {error}")
         except TimeoutError:
@@ -69,6 +71,22 @@ class Toolbox:
         except Exception as error:  # the boundary of a plug-in: its fault is this call's result, not the run's
             logger.exception("the tool %s raised", call.name)
             return "failed", ToolResult(f"The tool {call.name} failed: {type(error).__name__}: {error}")
+
+
+def _checked(name: str, result: ToolResult) -> ToolResult:
+    """The result, if its sources are what they say and hold its passages. Raises ToolFault."""
+    lengths: dict[str, int] = {}
+    for source in result.sources:
+        if hashlib.sha256(source.data).hexdigest() != source.ref.sha256:
+            raise ToolFault(f"{name} gave a source, {source.ref.name}, whose bytes are not those of its sha256")
+        try:
+            lengths[source.ref.sha256] = len(source.data.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise ToolFault(f"{name} gave a source, {source.ref.name}, that is not UTF-8 text") from error
+    for passage in result.passages:
+        if not 0 <= passage.start <= passage.end <= lengths.get(passage.sha256, -1):
+            raise ToolFault(f"{name} gave a passage, [{passage.n}], that is in none of its sources")
+    return result
 
 
 def _arguments(text: str) -> dict[str, Any] | str:

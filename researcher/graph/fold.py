@@ -34,7 +34,7 @@ from researcher.events import (
 from researcher.graph.nodes import RUN, EdgeKind, NodeKind, VerdictNode, digest
 from researcher.graph.state import State
 from researcher.graph.threads import Slot, ThreadState
-from researcher.types import Message, Work
+from researcher.types import FinishReason, Message, Work
 
 
 def apply(state: State, event: Event) -> None:
@@ -58,10 +58,20 @@ def _run_resumed(state: State, event: Event, body: RunResumed) -> None:
     for key in body.reopened:
         thread = state.threads[key]
         thread.outcome, thread.detail, thread.boundary, thread.info = None, "", None, None
+        if thread.finish is FinishReason.TRUNCATED and thread.leaf is not None:
+            _drop_last(thread)
         state.open[key] = thread
     if state.outcome is not None:  # it had ended, and goes on: that answer is not the last word
         state.outcome = state.answer = state.limit = None
         state.detail = ""
+
+
+def _drop_last(thread: ThreadState) -> None:
+    """Go back before a message that broke off: it stays in the graph, and the thread asks again."""
+    assert thread.leaf is not None
+    thread.leaf, thread.finish, thread.final, thread.slots = thread.leaf.parent, None, "", None
+    if thread.tokens:
+        thread.tokens.pop()
 
 
 def _run_steered(state: State, event: Event, body: RunSteered) -> None:
@@ -156,6 +166,7 @@ def _message_added(state: State, event: Event, body: MessageAdded) -> None:
         thread.final, thread.finish, thread.info = message.content, body.finish, None
     if body.usage is not None:
         thread.meter.add(body.usage)
+        thread.context = body.usage.tokens
         state.meter.add(body.usage)
     if body.tokens is not None and thread.outcome is None:
         if thread.tokens is None or body.tokens.rebased:
@@ -268,7 +279,7 @@ def _claim_added(state: State, event: Event, body: ClaimAdded) -> None:
     thread = _thread_of(state, event)
     if thread is not None:
         state.edge(state.speaker(thread), node.id, EdgeKind.REPORTED)
-        if node.id not in thread.claims:
+        if body.claim.evidence and node.id not in thread.claims:
             thread.claims, thread.info = (*thread.claims, node.id), None
     root = state.root_claim(node.id) or node
     for each in (node, root):

@@ -153,6 +153,10 @@ class ThoughtGraph:
         """What one thread has used."""
         return self._thread(key).meter.total()
 
+    def context_of(self, key: str) -> int:
+        """Tokens of a thread's conversation at its last reply; 0 where nobody counted."""
+        return self._thread(key).context
+
     def finish_of(self, key: str) -> FinishReason | None:
         """Why the thread's last reply ended."""
         return self._thread(key).finish

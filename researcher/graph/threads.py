@@ -59,6 +59,7 @@ class ThreadState:
         "calling",
         "canonical",
         "claims",
+        "context",
         "detail",
         "final",
         "finish",
@@ -92,6 +93,8 @@ class ThreadState:
         self.verdict: Verdict | None = None
         self.claims: tuple[str, ...] = ()
         self.meter = Meter()
+        self.context = 0
+        """Tokens of the conversation at the last reply: its prompt and what was sampled."""
         self.calling = False
         self.finish: FinishReason | None = None
         self.slots: list[Slot] | None = None

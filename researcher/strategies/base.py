@@ -41,6 +41,7 @@ class Parameters(BaseModel):
         tools: tuple[str, ...] = (),
         temperature: float = 0.0,
         reserved: bool = False,
+        verify: bool = True,
     ) -> Work:
         """A thread that starts from a prompt, with a seed of its own."""
         return Work(
@@ -49,6 +50,7 @@ class Parameters(BaseModel):
             group=group,
             tools=tools,
             reserved=reserved,
+            verify=verify,
             messages=(Message(role="system", content=prompt.system), Message(role="user", content=prompt.user)),
             sampling=Sampling(temperature=temperature, max_tokens=self.max_tokens, seed=seed_of(view.seed, key)),
             limits=ThreadLimits(turns=self.turns),
@@ -69,7 +71,7 @@ def seed_of(seed: int, key: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:4], "big") >> 1
 
 
-def support(threads: Iterable[ThreadInfo], graph: GraphView, *, wanted: bool) -> tuple[bool | None, tuple[str, ...]]:
+def support(threads: Iterable[ThreadInfo], *, wanted: bool) -> tuple[bool | None, tuple[str, ...]]:
     """Whether a verifier or a quoted source bears these threads' answer out, and the claims that do.
 
     None where neither a verifier nor evidence was `wanted` or there.
@@ -79,7 +81,7 @@ def support(threads: Iterable[ThreadInfo], graph: GraphView, *, wanted: bool) ->
     for thread in threads:
         if thread.verdict is not None:
             verdicts.add(thread.verdict.status)
-        claims.update(dict.fromkeys(claim for claim in thread.claims if graph.claim(claim).evidence))
+        claims.update(dict.fromkeys(thread.claims))
     if VerdictStatus.CORRECT in verdicts:
         return True, tuple(claims)
     if verdicts:
@@ -92,7 +94,7 @@ def support(threads: Iterable[ThreadInfo], graph: GraphView, *, wanted: bool) ->
 def conclude(threads: Iterable[ThreadInfo], graph: GraphView, *, of: int, wanted: bool, reason: str) -> Answer:
     """The answer these agreeing threads give; `of` is how many votes there were."""
     supporters = list(threads)
-    supported, claims = support(supporters, graph, wanted=wanted)
+    supported, claims = support(supporters, wanted=wanted)
     first = supporters[0]
     assert first.answer is not None
     assert first.canonical is not None

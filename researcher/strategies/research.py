@@ -67,9 +67,9 @@ class Research(Parameters):
         return self._write(view, parts)
 
     def _questions(self, view: View, planner: ThreadInfo) -> list[str]:
-        """The planner's sub-questions; the question itself where the planner gave none."""
+        """The planner's sub-questions; the question as it was asked where there are not several."""
         found = parse_subquestions(planner.final) if planner.outcome is Outcome.ANSWERED else []
-        return found[: self.max_questions] or [view.task.question]
+        return found[: self.max_questions] if len(found) > 1 else [view.task.question]
 
     def _part(self, view: View, index: int, question: str) -> Part:
         threads = list(view.graph.threads(f"part/{index}"))
@@ -104,6 +104,7 @@ class Research(Parameters):
                 group=f"part/{part.number}",
                 tools=tools,
                 temperature=self.temperature,
+                verify=part.question == view.task.question,
             )
             for i, part in wanted[: view.free]
         )
@@ -127,12 +128,13 @@ class Research(Parameters):
     def _write(self, view: View, parts: list[Part]) -> Plan:
         """Start the writers, which may spend the reserve; then take the majority of them."""
         prompt = synthesis_prompt(view.task.question, [self._finding(view, part) for part in parts])
-        group = f"{WRITE}/{seed_of(0, prompt.user):x}"  # other findings, after a resume, are written up anew
+        # Other findings, after a resume with a larger budget, are written up anew; writers at work are let finish.
+        running = [work.group for work in view.in_flight.values() if work.role == "writer"]
+        group = running[0] if running else f"{WRITE}/{seed_of(0, prompt.user):x}"
         writers = list(view.graph.threads(group))
-        if works := self._writers(view, prompt, group, range(len(writers), self.writers)[: view.free]):
+        if len(writers) < self.writers or running:
+            works = self._writers(view, prompt, group, range(len(writers), self.writers)[: view.free])
             return Plan(start=works, cancel=self._surplus(view, parts))
-        if any(writer.outcome is None for writer in writers):
-            return Plan()
         return Plan(answer=self._answer(view, parts, tally(writers)), limited=self._limited(view, parts))
 
     def _writers(self, view: View, prompt: Prompt, group: str, numbers: range) -> tuple[Work, ...]:
@@ -161,9 +163,11 @@ class Research(Parameters):
         claims: dict[str, None] = {}
         supported = True
         for part in parts:
-            found, ids = support(part.votes.leader, view.graph, wanted=wants_support(view.task))
+            found, ids = support(part.votes.leader, wanted=wants_support(view.task))
             claims.update(dict.fromkeys(ids))
             supported = supported and found is not False
+        if view.task.verifier is not None:  # its word is on the whole answer, not on the parts
+            supported = support(written.leader, wanted=True)[0] is True
         if not written.leader:
             lines = [f"{part.question} {self._finding(view, part).answer}" for part in parts]
             text = "; ".join(self._finding(view, part).answer for part in parts)

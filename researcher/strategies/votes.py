@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import comb
 from typing import NamedTuple
 
 from researcher.protocols import ThreadInfo
@@ -46,7 +45,11 @@ def beta_confidence(first: int, second: int) -> float:
     1 - sum_{k <= second} C(first+second+1, k) / 2^(first+second+1): Aggarwal et al. 2023, adaptive consistency.
     """
     n = first + second + 1
-    return 1.0 - sum(comb(n, k) for k in range(second + 1)) / 2.0**n
+    term = below = 1
+    for k in range(second):
+        term = term * (n - k) // (k + 1)  # C(n, k + 1) from C(n, k)
+        below += term
+    return 1.0 - below / (1 << n)
 
 
 def decided(first: int, second: int, pending: int) -> bool:

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from researcher import Orchestrator, tool
 from researcher.errors import ConnectFault, ContextTooLong, UserError
 from researcher.events import BudgetCharged, Event, MessageAdded, RunFinished, ThreadFinished, ThreadStarted
 from researcher.protocols import Progress, Source, ToolResult
-from researcher.store import RunReader, run_path
+from researcher.store import RunReader, list_runs, run_path
+from researcher.strategies.base import seed_of
 from researcher.testing.scripted_model import HANG, ScriptedModel
 from researcher.types import (
     Budget,
@@ -144,8 +146,6 @@ async def test_one_failure_cancels_no_sibling(tmp_path: Path) -> None:
     def reply(request: ModelRequest) -> Any:
         first = request.sampling.seed == min(seeds)
         return ConnectFault("connection refused") if first else "<answer>a</answer>"
-
-    from researcher.strategies.base import seed_of
 
     seeds = [seed_of(0, f"vote/{i}") for i in range(4)]
     async with engine(reply, tmp_path) as orchestrator:
@@ -466,7 +466,7 @@ async def test_token_ids_continue_the_path_or_say_that_they_do_not(tmp_path: Pat
     [
         (Task(question="  "), {}, "question is empty"),
         (Task(question="q", tools=("nope",)), {}, "'nope' is not available"),
-        (Task(question="q"), {"budget": Budget(tokens=0)}, "leaves nothing to spend"),
+        (Task(question="q"), {"budget": Budget(tokens=0)}, "cannot be kept to"),
         (Task(question="q"), {"budget": Budget(cost=1.0)}, "needs prices"),
         (Task(question="q"), {"strategy": "votes"}, "did you mean vote"),
         (Task(question="q", verifier="exat"), {}, "exact"),
@@ -480,6 +480,192 @@ async def test_bad_input_is_refused_before_anything_is_spent(
         with pytest.raises(UserError, match=says):
             await orchestrator.start(task, **options)
     assert model.calls == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seed": 2**70},
+        {"budget": Budget(tokens=2**70)},
+        {"settings": {"x": object()}},
+        {"budget": Budget(seconds=float("nan"))},
+    ],
+)
+async def test_what_cannot_be_recorded_is_refused_and_leaves_no_run(tmp_path: Path, options: dict[str, Any]) -> None:
+    async with engine(ScriptedModel([]), tmp_path) as orchestrator:
+        with pytest.raises(UserError):
+            await orchestrator.start(Task(question="q"), **options)
+    assert list_runs(tmp_path) == []
+
+
+async def test_no_room_for_a_thread_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="concurrency"):
+        engine([], tmp_path, concurrency=0)
+
+
+async def test_a_refused_resume_leaves_the_run_free(tmp_path: Path) -> None:
+    async with engine(lambda _: "<answer>a</answer>", tmp_path) as orchestrator:
+        run = await orchestrator.start(Task(question="q"), **VOTE)
+        await run.result()
+        with pytest.raises(UserError):
+            await orchestrator.resume(run.id, budget=Budget(tokens=0))
+        again = await (await orchestrator.resume(run.id)).result()
+    assert again.answer is not None
+
+
+async def test_a_tool_that_cites_what_it_did_not_give_fails_alone(tmp_path: Path) -> None:
+    @tool
+    async def liar(query: str) -> ToolResult:
+        """Lie."""
+        return ToolResult("[3] x", passages=(PassageRef(n=3, sha256="ab" * 32, start=0, end=5),))
+
+    model = ScriptedModel([call(name="liar"), FINAL])
+    async with Orchestrator(model, home=tmp_path, tools=[liar]) as orchestrator:
+        result = await orchestrator.answer(Task(question="q", tools=("liar",)), **VOTE)
+    assert result.outcome is Outcome.ANSWERED
+    assert result.answer is not None
+    assert result.answer.claims == ()
+    assert "none of its sources" in model.requests[1].messages[-1].content
+
+
+@pytest.mark.parametrize("quote", ["e", "in 19", "Ana Be", "elar was founded by Ana"])
+async def test_a_scrap_of_a_source_is_no_evidence(tmp_path: Path, quote: str) -> None:
+    async with engine([call(), f'[3] "{quote}"\n<answer>Zork</answer>'], tmp_path) as orchestrator:
+        result = await orchestrator.answer(TASK, **VOTE)
+    assert result.answer is not None
+    assert result.answer.supported is False
+
+
+async def test_a_claim_that_others_proved_supports_only_them(tmp_path: Path) -> None:
+    unproved = '[77] "Velar was founded by Ana Bel in 1920."\n<answer>Zork</answer>'
+    seeds = {seed_of(0, "vote/0"), seed_of(0, "vote/1")}
+
+    def reply(request: ModelRequest) -> Any:
+        if request.sampling.seed in seeds:
+            return unproved
+        return FINAL if len(request.messages) > 2 else call()
+
+    async with engine(reply, tmp_path) as orchestrator:
+        result = await orchestrator.answer(TASK, strategy="vote", params={"n": 3, "stop": "full"})
+    assert result.answer is not None
+    assert (result.answer.text, result.answer.supported) == ("Zork", False)
+
+
+async def test_equal_calls_of_one_message_are_all_run(tmp_path: Path) -> None:
+    calls = tuple(call(call_id=f"c{i}") for i in range(4))
+    model = ScriptedModel([Message(role="assistant", tool_calls=calls), FINAL])
+    async with engine(model, tmp_path) as orchestrator:
+        result = await orchestrator.answer(TASK, **VOTE)
+    assert result.outcome is Outcome.ANSWERED
+    assert all("velar.md" in message.content for message in model.requests[1].messages[-4:])
+
+
+async def test_a_truncated_reply_is_asked_for_again_on_resume(tmp_path: Path) -> None:
+    half = Completion(
+        message=Message(role="assistant", content="<answer>half</answer>"), finish=FinishReason.TRUNCATED, model="m"
+    )
+    async with engine([half], tmp_path) as orchestrator:
+        run = await orchestrator.start(TASK, **VOTE)
+        assert (await run.result()).outcome is Outcome.FAILED
+    model = ScriptedModel([call(), FINAL])
+    async with engine(model, tmp_path) as orchestrator:
+        result = await (await orchestrator.resume(run.id)).result()
+    assert [len(request.messages) for request in model.requests] == [2, 4]
+    assert result.answer is not None
+    assert result.answer.text == "Ana Bel"
+
+
+async def test_a_budget_that_just_suffices_is_no_limit(tmp_path: Path) -> None:
+    async with engine(lambda _: "<answer>a</answer>", tmp_path) as orchestrator:
+        one = await orchestrator.answer(Task(question="q"), strategy="chain_of_thought", budget=Budget(calls=1))
+        four = await orchestrator.answer(
+            Task(question="q"), strategy="vote", params={"n": 4, "stop": "full"}, budget=Budget(calls=4, reserve=0.0)
+        )
+    assert (one.limit, four.limit) == (None, None)
+
+
+async def test_resuming_a_limited_run_reports_the_limit_again(tmp_path: Path) -> None:
+    async with engine(lambda _: "<answer>a</answer>", tmp_path) as orchestrator:
+        run = await orchestrator.start(
+            Task(question="q"), strategy="vote", params={"n": 9, "stop": "full"}, budget=Budget(calls=4, reserve=0.0)
+        )
+        first = await run.result()
+        again = await (await orchestrator.resume(run.id)).result()
+    assert (first.limit, first.answer) == ("calls", again.answer)
+    assert again.limit == "calls"
+
+
+async def test_a_run_that_has_ended_cannot_be_drained_or_aborted(tmp_path: Path) -> None:
+    async with engine(lambda _: "<answer>a</answer>", tmp_path) as orchestrator:
+        run = await orchestrator.start(Task(question="q"), **VOTE)
+        while run.graph.outcome is None:
+            await anyio.lowlevel.checkpoint()
+        run.drain()
+        run.abort()
+        result = await run.result()
+    assert result.outcome is Outcome.ANSWERED
+    assert isinstance(logged(tmp_path, run.id)[-1].body, RunFinished)
+
+
+async def test_tokens_nobody_reports_are_estimated_and_bounded(tmp_path: Path) -> None:
+    silent = Completion(
+        message=Message(role="assistant", content="<answer>a</answer>" + "x" * 300), finish=FinishReason.STOP, model="m"
+    )
+    model = ScriptedModel(lambda _: silent)
+    async with engine(model, tmp_path, concurrency=1) as orchestrator:
+        params = {"n": 100, "stop": "full", "max_tokens": 100}
+        result = await orchestrator.answer(
+            Task(question="q"), strategy="vote", params=params, budget=Budget(tokens=2000)
+        )
+    assert result.limit == "tokens"
+    assert model.calls < 15
+
+
+async def test_a_call_after_a_resume_has_the_room_it_would_have_had(tmp_path: Path) -> None:
+    def reply(request: ModelRequest) -> Any:
+        turn = sum(message.role == "assistant" for message in request.messages)
+        if turn == 3 and not resumed:
+            return HANG
+        message = Message(role="assistant", content=FINAL) if turn == 3 else None
+        usage = Usage(prompt_tokens=300 + 50 * turn, completion_tokens=20)
+        asked = Message(role="assistant", tool_calls=(call({"query": str(turn)}, call_id=f"c{turn}"),))
+        finish = FinishReason.STOP if message else FinishReason.TOOL_CALLS
+        return Completion(message=message or asked, finish=finish, model="m", usage=usage)
+
+    resumed = False
+    model = ScriptedModel(reply, capabilities=Capabilities(context=2000))
+    async with engine(model, tmp_path) as orchestrator:
+        run = await orchestrator.start(TASK, strategy="vote", params={"n": 1, "max_tokens": 2000})
+        while model.calls < 4:
+            await anyio.lowlevel.checkpoint()
+        run.abort()
+        await run.result()
+        resumed = True
+        await (await orchestrator.resume(run.id)).result()
+    assert model.requests[4].sampling.max_tokens == model.requests[3].sampling.max_tokens
+
+
+async def test_all_refusing_is_a_refusal_without_a_limit(tmp_path: Path) -> None:
+    filtered = Completion(message=Message(role="assistant"), finish=FinishReason.CONTENT_FILTER, model="m")
+    async with engine(lambda _: filtered, tmp_path) as orchestrator:
+        result = await orchestrator.answer(Task(question="q"), strategy="vote", params={"n": 2})
+    assert (result.outcome, result.limit) == (Outcome.REFUSED, None)
+
+
+async def test_a_bare_question_may_use_the_tools_that_were_brought_along(tmp_path: Path) -> None:
+    model = ScriptedModel(["1. one", call(), FINAL])
+    async with engine(model, tmp_path) as orchestrator:
+        await orchestrator.answer("Who founded Velar?", params={"samples": 1})
+    assert [spec.name for spec in model.requests[1].tools] == ["search"]
+
+
+async def test_giving_up_an_answer_stops_its_run(tmp_path: Path) -> None:
+    model = ScriptedModel(lambda _: HANG)
+    async with engine(model, tmp_path) as orchestrator:
+        with anyio.move_on_after(0.1):
+            await orchestrator.answer(Task(question="q"), **VOTE)
+        await anyio.wait_all_tasks_blocked()
+        assert model.in_flight == 0
 
 
 async def test_a_server_without_tools_is_refused_where_the_task_needs_them(tmp_path: Path) -> None:

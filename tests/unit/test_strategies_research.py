@@ -1,15 +1,17 @@
 """The research strategy, without an engine: stages, votes, findings, and honesty about missing evidence."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from researcher.errors import UserError
+from researcher.protocols import View
 from researcher.strategies import load_strategy, strategy_names
 from researcher.strategies.chain_of_thought import ChainOfThought
 from researcher.strategies.research import Research
 from researcher.testing.simulate import UNLIMITED, Reply, Simulation, simulate
-from researcher.types import Claim, Evidence, Outcome, Task, Work
+from researcher.types import Claim, Evidence, Outcome, Task, Verdict, VerdictStatus, Work
 
 TASK = Task(question="Who is older, Ana or Bo?", tools=("search", "read"))
 EVIDENCE = (Evidence(sha256="ab" * 32, start=0, end=9),)
@@ -65,8 +67,8 @@ def test_a_settled_part_stops_its_surplus_threads() -> None:
 
 
 def test_one_question_needs_no_synthesis() -> None:
-    parts = {"Who?": Reply("<answer>Ana</answer>", claims=claim("It was Ana."))}
-    run = simulate(Research(samples=2), TASK, team(parts, split="1. Who?"))
+    parts = {TASK.question: Reply("<answer>Ana</answer>", claims=claim("It was Ana."))}
+    run = simulate(Research(samples=2), TASK, team(parts, split="1. Who else?"))
     assert run.answer is not None
     assert run.answer.text == "Ana"
     assert not any(key.startswith("write") for key in run.started)
@@ -119,6 +121,25 @@ def test_when_the_budget_ends_the_writers_still_write_from_what_there_is() -> No
     assert run.answer is not None
     assert run.answer.text == "Ana"
     assert sum(key.startswith("part/") for key in run.started) < 16
+
+
+def test_writers_wait_for_a_slot_rather_than_be_given_up() -> None:
+    graph = simulate(Research(samples=2), TASK, team(GOOD)).graph
+    running = {"part/0/9": Work(key="part/0/9", messages=())}
+    plan = Research(samples=2, writers=5).plan(View(TASK, graph, running, 0, UNLIMITED))
+    assert (plan.answer, plan.failure, plan.start) == (None, None, ())
+
+
+def test_a_verified_synthesis_is_supported_whatever_its_parts_are() -> None:
+    def reply(work: Work) -> Reply:
+        ending = team(GOOD)(work)
+        verdict = Verdict(status=VerdictStatus.CORRECT, by="exact") if work.role == "writer" else None
+        assert work.verify is (not work.key.startswith("part/"))
+        return replace(ending, verdict=verdict)
+
+    run = simulate(Research(samples=2), Task(question=TASK.question, tools=TASK.tools, verifier="exact"), reply)
+    assert run.answer is not None
+    assert run.answer.supported is True
 
 
 def test_chain_of_thought_is_one_thread() -> None:

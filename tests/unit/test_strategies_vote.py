@@ -45,6 +45,11 @@ def test_beta_confidence_is_the_regularised_incomplete_beta() -> None:
         assert beta_confidence(v1, v2) == pytest.approx(sum(comb(n, k) for k in range(v2 + 1, n + 1)) / 2**n)
 
 
+def test_beta_confidence_holds_at_any_size() -> None:
+    assert beta_confidence(520, 510) == pytest.approx(0.6218, abs=1e-3)
+    assert beta_confidence(60_000, 40_000) == pytest.approx(1.0)
+
+
 def test_the_lossless_stop_agrees_with_the_full_vote_always() -> None:
     rng = random.Random(1)
     for _ in range(500):
