@@ -24,18 +24,18 @@ from researcher.train.embedded.tasks.example import Example, Skill
 from researcher.train.embedded.tasks.worlds import World
 
 MIX: dict[Skill, float] = {
-    "one_hop": 0.11,
-    "two_hops": 0.14,
-    "three_hops": 0.03,
-    "comparison": 0.12,
+    "one_hop": 0.07,
+    "two_hops": 0.10,
+    "three_hops": 0.02,
+    "comparison": 0.10,
     "unanswerable": 0.04,
-    "countdown_3": 0.24,
-    "countdown_4": 0.04,
+    "countdown_3": 0.20,
+    "countdown_4": 0.03,
     "arithmetic": 0.02,
-    "splitting": 0.05,
-    "synthesis": 0.06,
+    "splitting": 0.04,
+    "synthesis": 0.05,
     "judging": 0.05,
-    "lookup": 0.10,
+    "lookup": 0.28,
 }
 """Share of examples by skill; those over documents come in groups that share one world."""
 
@@ -49,15 +49,16 @@ _HOPS = {"one_hop": 1, "two_hops": 2, "three_hops": 3}
 _TOOL_SETS = (("search", "read"), ("search", "read"), ("search",), ("search", "read", "python"))
 
 
-def training(seed: int, shard: int, stage: float) -> Iterator[Example]:
+def training(seed: int, shard: int, stage: float, mix: dict[Skill, float] | None = None) -> Iterator[Example]:
     """The examples of one shard, without end, in an order that mixes the skills."""
     rng = random.Random(f"train/{seed}/{shard}")
-    skills = list(MIX)
-    weights = list(MIX.values())
+    shares = mix or MIX
+    skills = list(shares)
+    weights = list(shares.values())
     while True:
         skill = rng.choices(skills, weights)[0]
         if skill in DOCUMENT_SKILLS:
-            kinds = [skill, *rng.choices(DOCUMENT_SKILLS, [MIX[s] for s in DOCUMENT_SKILLS], k=_PER_WORLD - 1)]
+            kinds = [skill, *rng.choices(DOCUMENT_SKILLS, [shares[s] for s in DOCUMENT_SKILLS], k=_PER_WORLD - 1)]
             yield from _over_documents(rng, kinds if rng.random() < 1 / _PER_WORLD else [], stage)
         elif skill == "lookup":
             drill = _drill(rng, stage)
@@ -68,7 +69,8 @@ def training(seed: int, shard: int, stage: float) -> Iterator[Example]:
 
 
 def _drill(rng: random.Random, stage: float) -> Example | None:
-    world = World.make(rng, rng.randrange(4, 6 + int(8 + 27 * stage)), similar=rng.random() * 0.6)
+    size = rng.randrange(4, 10) if rng.random() < 0.4 else rng.randrange(4, 6 + int(8 + 27 * stage))
+    world = World.make(rng, size, similar=rng.random() * 0.6)
     corpus = Corpus.from_texts(world.texts)
     example = lookup.make(rng, world, corpus)
     corpus.close()

@@ -20,7 +20,7 @@ from researcher.train.embedded import data
 from researcher.train.embedded.chat import segments
 from researcher.train.embedded.model import Reasoner, Shape
 from researcher.train.embedded.muon import Muon
-from researcher.train.embedded.tasks.example import Example
+from researcher.train.embedded.tasks.example import Example, Skill
 from researcher.train.embedded.tasks.lookup import QUESTION
 
 REST_WEIGHT = 0.1
@@ -98,7 +98,7 @@ def batches(tokenizer: Tokenizer, plan: Plan, shard: int, limit: int = 1024) -> 
     rng = random.Random(f"batches/{plan.seed}/{shard}")
     while True:
         stage = min(1.0, plan.progress() * 5)
-        stream = data.training(plan.seed, shard + plan.rank, stage)
+        stream = data.training(plan.seed, shard + plan.rank, stage, _mix(plan))
         shard += plan.ranks
         rows = [Row(tokenizer, example) for _, example in zip(range(768), stream, strict=False)]
         rows = sorted((row for row in rows if len(row.ids) <= limit), key=lambda row: len(row.ids))
@@ -110,6 +110,15 @@ def batches(tokenizer: Tokenizer, plan: Plan, shard: int, limit: int = 1024) -> 
         rng.shuffle(groups)
         for group in groups:
             yield _pad(group)
+
+
+def _mix(plan: Plan) -> dict[Skill, float] | None:
+    """The shares that stand in the folder's `mix.json`, which may be changed while the run goes on."""
+    path = plan.folder / "mix.json"
+    if not path.exists():
+        return None
+    shares: dict[Skill, float] = json.loads(path.read_text("utf-8"))
+    return shares
 
 
 def _pad(rows: list[Row]) -> tuple[Tensor, Tensor]:

@@ -202,15 +202,15 @@ def solve_comparison(
     trail = _Trail(rng, corpus, comparison.question, style)
     found: list[tuple[Passage, str]] = []
     seen = ""
-    numbers: list[int] = []
+    numbers: list[tuple[int, str]] = []
     for hop in comparison.hops:
         passage = trail.look_up(hop, seen + _todo((hop,)))
         if passage is None or hop.fact is None or hop.fact.number is None:
             return None
         found.append((passage, hop.fact.sentence))
-        numbers.append(hop.fact.number)
+        numbers.append((hop.fact.number, hop.subject))
         seen = f"{hop.fact.sentence} [{passage.n}]\n"
-    decide = comparison.contest.decide(numbers[0], numbers[1], comparison.answer)
+    decide = comparison.contest.decide(numbers[0], numbers[1])
     final = f"{_quotes(found)}<answer>{comparison.answer}</answer>"
     trail.messages.append(say(final, seen + decide))
     return Example("comparison", trail.messages, style.tools, comparison.answer, world.texts)

@@ -32,11 +32,12 @@ class Contest(NamedTuple):
     question: str
     pick: Literal["more", "less"]
 
-    def decide(self, a: int, b: int, winner: str) -> str:
-        """The comparison in words: `8850 > 8345; fewer: 8345, so Kihet Mills.`"""
-        best = max(a, b) if self.pick == "more" else min(a, b)
+    def decide(self, a: tuple[int, str], b: tuple[int, str]) -> str:
+        """The comparison in words: `8850 Musu Mills > 8345 Kihet Mills; fewer: 8345 Kihet Mills.`"""
+        number, name = max(a, b) if self.pick == "more" else min(a, b)
+        sign = ">" if a > b else "<"
         word = next(word for word in self.question.replace(",", "").split() if word in COMPARATIVES)
-        return f"{a} {'>' if a > b else '<'} {b}; {word}: {best}, so {winner}."
+        return f"{a[0]} {a[1]} {sign} {b[0]} {b[1]}; {word}: {number} {name}."
 
 
 class Relation(NamedTuple):

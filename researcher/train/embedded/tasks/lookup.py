@@ -9,10 +9,11 @@ from __future__ import annotations
 import random
 import re
 
+from researcher_tools.corpus import Corpus, Passage, render
+
 from researcher.train.embedded.tasks.example import Example, say, user
 from researcher.train.embedded.tasks.relations import BY_SUBJECT
 from researcher.train.embedded.tasks.worlds import Fact, World
-from researcher_tools.corpus import Corpus, Passage, render
 
 QUESTION = re.compile(r"^Q: .*\n", re.MULTILINE)
 ABSENT = "Not there."
@@ -36,7 +37,7 @@ def make(rng: random.Random, world: World, corpus: Corpus) -> Example | None:
 
 def _passages(rng: random.Random, world: World, corpus: Corpus) -> list[Passage]:
     found: dict[int, Passage] = {}
-    wanted = rng.randrange(4, 13)
+    wanted = rng.randrange(2, 13)
     for _ in range(8):
         name = rng.choice(list(world.kinds))
         relation = rng.choice(BY_SUBJECT[world.kinds[name]])

@@ -99,8 +99,8 @@ def _compare(rng: random.Random, comparison: Comparison) -> tuple[list[Finding],
     a, b = (finding.answer for finding in findings)
     if UNKNOWN in (a, b):
         return findings, UNKNOWN, ""
-    x, y = (hop.fact.number for hop in comparison.hops if hop.fact and hop.fact.number is not None)
-    return findings, comparison.answer, comparison.contest.decide(x, y, comparison.answer)
+    x, y = ((hop.fact.number, hop.subject) for hop in comparison.hops if hop.fact and hop.fact.number is not None)
+    return findings, comparison.answer, comparison.contest.decide(x, y)
 
 
 def _parts(rng: random.Random, asked: MultiPart | Chain, other: Chain | None) -> tuple[list[Finding], str, str]:
