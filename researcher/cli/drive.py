@@ -41,6 +41,7 @@ def exit_code(result: RunResult) -> Exit:
 async def drive(run: Run, output: Output) -> RunResult:
     """The result of the run, shown while it goes on."""
     output.note(f"run {run.id}")
+    result: RunResult | None = None
     async with anyio.create_task_group() as group:
         await group.start(_hear, run, output)
         group.start_soon(watch, run.stats, output.err)
@@ -49,6 +50,7 @@ async def drive(run: Run, output: Output) -> RunResult:
                 output.line(event)
         result = await run.result()
         group.cancel_scope.cancel()
+    assert result is not None
     return result
 
 

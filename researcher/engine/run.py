@@ -177,12 +177,12 @@ class Run:
 
     async def _loop(self) -> Plan:
         """Plan and start until there is an answer, a limit, or nothing more to do; the last plan."""
+        plan = Plan()
         async with anyio.create_task_group() as group:
             for key, work in self.graph.open_work():
                 self._launch(group, key, work)
             if self.shared.ledger.budget.seconds is not None:
                 group.start_soon(self._watch_clock)
-            plan = Plan()
             while True:
                 self._changed = anyio.Event()
                 if self._draining:

@@ -45,7 +45,8 @@ def _read(text: str, *, dollars: bool) -> list[Any]:
     from math_verify import parse
 
     bare = "$" not in text and "\\boxed" not in text
-    found: list[Any] = parse(f"${text}$" if dollars and bare else text, parsing_timeout=None)
+    shown = f"${text}$" if dollars and bare else text
+    found: list[Any] = parse(shown, parsing_timeout=None)  # pyright: ignore[reportArgumentType]  # None: no SIGALRM
     return found
 
 
