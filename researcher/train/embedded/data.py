@@ -24,18 +24,18 @@ from researcher.train.embedded.tasks.example import Example, Skill
 from researcher.train.embedded.tasks.worlds import World
 
 MIX: dict[Skill, float] = {
-    "one_hop": 0.07,
-    "two_hops": 0.10,
-    "three_hops": 0.02,
-    "comparison": 0.10,
-    "unanswerable": 0.04,
-    "countdown_3": 0.20,
+    "one_hop": 0.11,
+    "two_hops": 0.13,
+    "three_hops": 0.03,
+    "comparison": 0.11,
+    "unanswerable": 0.05,
+    "countdown_3": 0.19,
     "countdown_4": 0.03,
-    "arithmetic": 0.02,
+    "arithmetic": 0.01,
     "splitting": 0.04,
     "synthesis": 0.05,
     "judging": 0.05,
-    "lookup": 0.28,
+    "lookup": 0.20,
 }
 """Share of examples by skill; those over documents come in groups that share one world."""
 

@@ -144,10 +144,11 @@ class _Trail:
         if found:
             return found
         own = slug(hop.subject)
+        absent = f"{ask(hop)}\nNot there."
         if "read" in self._style.tools and any(hit.source == own for hit in hits):
-            self._tool("read", own, f"Not there. Read {own}.", self._corpus.read(own))
+            self._tool("read", own, f"{absent} Read {own}.", self._corpus.read(own))
             return _stating(self._corpus.read(own), hop)
-        return _stating(self._search(f"{hop.subject} {second}", "Not there. Search again."), hop)
+        return _stating(self._search(f"{hop.subject} {second}", f"{absent} Search again."), hop)
 
     def _search(self, query: str, think: str) -> list[Passage]:
         hits = self._corpus.search(query, self._style.k)
@@ -171,6 +172,11 @@ def _quotes(found: list[tuple[Passage, str]]) -> str:
     return "".join(f'[{passage.n}] "{sentence}"\n' for passage, sentence in found)
 
 
+def ask(hop: Hop) -> str:
+    """What is looked for, written once more after the tool has answered: the answer is easier to find beside it."""
+    return f"Q: Find the {hop.relation.noun} of {hop.subject}."
+
+
 def _todo(hops: tuple[Hop, ...]) -> str:
     head = f"Find the {hops[0].relation.noun} of {hops[0].subject}"
     return "".join([head, *(f", then its {hop.relation.noun}" for hop in hops[1:])]) + "."
@@ -186,10 +192,12 @@ def solve_chain(rng: random.Random, world: World, corpus: Corpus, chain: Chain, 
         if passage is None or hop.fact is None:
             if hop.fact is not None:
                 return None
-            trail.messages.append(say(f"<answer>{UNKNOWN}</answer>", "The documents do not say."))
+            trail.messages.append(
+                say(f"<answer>{UNKNOWN}</answer>", f"{ask(hop)}\nNot there. The documents do not say.")
+            )
             return Example("unanswerable", trail.messages, style.tools, UNKNOWN, world.texts)
         found.append((passage, hop.fact.sentence))
-        seen = f"{hop.fact.sentence} [{passage.n}]\n"
+        seen = f"{ask(hop)}\n{hop.fact.sentence} [{passage.n}]\n"
     final = f"{_quotes(found)}<answer>{chain.answer}</answer>"
     trail.messages.append(say(final, f"{seen}So {chain.answer}."))
     return Example(HOPS[len(chain.hops)], trail.messages, style.tools, chain.answer, world.texts)
@@ -209,7 +217,7 @@ def solve_comparison(
             return None
         found.append((passage, hop.fact.sentence))
         numbers.append((hop.fact.number, hop.subject))
-        seen = f"{hop.fact.sentence} [{passage.n}]\n"
+        seen = f"{ask(hop)}\n{hop.fact.sentence} [{passage.n}]\n"
     decide = comparison.contest.decide(numbers[0], numbers[1])
     final = f"{_quotes(found)}<answer>{comparison.answer}</answer>"
     trail.messages.append(say(final, seen + decide))

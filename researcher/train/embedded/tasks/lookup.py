@@ -29,7 +29,7 @@ def make(rng: random.Random, world: World, corpus: Corpus) -> Example | None:
     lines: list[str] = []
     for fact, passage in places[:10]:
         lines += [f"Q: {_question(rng, fact)}", f"{fact.sentence} [{passage.n}]", f"So {fact.target}."]
-        if rng.random() < 0.12:
+        if rng.random() < 0.2:
             lines += _absent(rng, world, fact.subject)
     messages = [user(render(passages)), say(f"<answer>{places[0][0].target}</answer>", "\n".join(lines))]
     return Example("lookup", messages, (), places[0][0].target, world.texts)
