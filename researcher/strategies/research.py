@@ -12,6 +12,7 @@ from pydantic import Field
 
 from researcher.protocols import Plan, ThreadInfo, View
 from researcher.strategies.base import Parameters, conclude, failure, seed_of, support, wants_support
+from researcher.strategies.grounding import strangers
 from researcher.strategies.prompts import (
     UNKNOWN,
     Finding,
@@ -135,7 +136,11 @@ class Research(Parameters):
         if len(writers) < self.writers or running:
             works = self._writers(view, prompt, group, range(len(writers), self.writers)[: view.free])
             return Plan(start=works, cancel=self._surplus(view, parts))
-        return Plan(answer=self._answer(view, parts, tally(writers)), limited=self._limited(view, parts))
+        findings = [self._finding(view, part) for part in parts]
+        faithful = tally(writer for writer in writers if not strangers(writer.answer or "", findings))
+        written = faithful if faithful.leader else tally(writers)
+        answer = self._answer(view, parts, written, faithful=bool(faithful.leader))
+        return Plan(answer=answer, limited=self._limited(view, parts))
 
     def _writers(self, view: View, prompt: Prompt, group: str, numbers: range) -> tuple[Work, ...]:
         """These writers; the first is greedy, the others sample."""
@@ -158,8 +163,11 @@ class Research(Parameters):
         quotes = _quotes(view, part)
         return Finding(part.question, part.votes.leader[0].answer or UNKNOWN, quotes)
 
-    def _answer(self, view: View, parts: list[Part], written: Tally) -> Answer:
-        """The synthesis with the claims of its findings; the bare findings where no writer gave one."""
+    def _answer(self, view: View, parts: list[Part], written: Tally, *, faithful: bool) -> Answer:
+        """The synthesis with the claims of its findings; the bare findings where no writer gave one.
+
+        `faithful`: it names nothing that no finding names; else nothing bears it out.
+        """
         claims: dict[str, None] = {}
         supported = True
         for part in parts:
@@ -184,8 +192,8 @@ class Research(Parameters):
             of=written.votes,
             claims=tuple(claims),
             body=first.final,
-            reason=f"synthesis of {len(parts)} findings",
-            supported=supported if wants_support(view.task) else None,
+            reason=f"synthesis of {len(parts)} findings{'' if faithful else ', with names that none of them has'}",
+            supported=(supported and faithful) if wants_support(view.task) else None,
         )
 
 

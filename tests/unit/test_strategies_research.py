@@ -105,6 +105,23 @@ def test_a_synthesis_that_fails_leaves_the_findings() -> None:
     assert run.answer.supported is False
 
 
+def test_a_synthesis_that_names_what_nobody_found_is_not_supported() -> None:
+    run = simulate(Research(samples=2), TASK, team(GOOD, write="Cy is older.\n<answer>Cy</answer>"))
+    assert run.answer is not None
+    assert (run.answer.text, run.answer.supported) == ("Cy", False)
+
+
+def test_a_faithful_synthesis_wins_over_a_more_frequent_one_that_is_not() -> None:
+    def reply(work: Work) -> Reply:
+        return (
+            Reply("<answer>Cy</answer>") if work.key.startswith("write") and work.key[-1] != "0" else team(GOOD)(work)
+        )
+
+    run = simulate(Research(samples=2), TASK, reply)
+    assert run.answer is not None
+    assert (run.answer.text, run.answer.votes, run.answer.supported) == ("Ana", 1, True)
+
+
 def test_no_finding_at_all_is_a_failure() -> None:
     broken = Reply("", outcome=Outcome.FAILED, detail="connection refused")
     run = simulate(Research(samples=2), TASK, team(dict.fromkeys(GOOD, broken)))
