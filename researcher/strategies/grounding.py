@@ -26,40 +26,9 @@ def strangers(answer: str, findings: Iterable[Finding]) -> set[str]:
 
 
 COMMON = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "at",
-        "both",
-        "by",
-        "for",
-        "from",
-        "he",
-        "her",
-        "his",
-        "i",
-        "in",
-        "it",
-        "its",
-        "neither",
-        "no",
-        "none",
-        "of",
-        "on",
-        "only",
-        "she",
-        "so",
-        "that",
-        "the",
-        "their",
-        "there",
-        "they",
-        "this",
-        "those",
-        "to",
-        "unknown",
-        "yes",
-    ]
+    _WORD.findall(
+        "a an and at both by for from he her his i in it its neither no none of on only she so that the their there "
+        "they this those to unknown yes"
+    )
 )
 """Words that begin sentences and name nothing."""
