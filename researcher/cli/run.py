@@ -104,8 +104,8 @@ async def start(job: Job, output: Output, *, report: Path | None = None) -> Exit
         tools=job.task.tools or None,
         prices=_prices(settings),
     ) as orchestrator:
-        if orchestrator.notice:
-            output.note(orchestrator.notice)
+        for notice in orchestrator.notices:
+            output.note(notice)
         run = await orchestrator.start(
             job.task,
             strategy=job.strategy,

@@ -11,9 +11,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
+import anyio.to_thread
 import msgspec
 from anyio.abc import TaskGroup
-from researcher_tools import Documents, open_tools
+from researcher_tools import Documents, open_documents, open_tools
 from researcher_tools.verifiers import get_verifier
 
 from researcher.engine.boundary import BUDGET
@@ -39,7 +40,7 @@ DEFAULT_HOME = Path("~/.researcher")
 class Orchestrator:
     """Starts and resumes runs on one model; several runs at once, inside any running asyncio event loop.
 
-    `model`: a URI or a Model; None takes a configured or reachable server, else the embedded model (`notice` says
+    `model`: a URI or a Model; None takes a configured or reachable server, else the embedded model (`notices` say
     which). `documents`: a folder, or opened Documents, for the tools `search` and `read`. `tools`: names of built-in
     tools and tools of your own; None takes every built-in tool that can work here. `concurrency` bounds the threads
     of one run; how many calls the server gets at once adapts by itself. `stream`: None streams where a call may be
@@ -77,14 +78,16 @@ class Orchestrator:
         self.model: Model
         self.capabilities: Capabilities
         self.uri = ""
-        self.notice = ""
+        self.notices: list[str] = []
+        """What a person should know: which model was chosen and why, which documents could not be read."""
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             self._toolbox = Toolbox(await self._open_tools(stack))
             if self._model_or_uri is None or isinstance(self._model_or_uri, str):
                 choice = await choose_model(self._model_or_uri)
-                self.uri, self.notice = choice.uri, choice.reason
+                self.uri = choice.uri
+                self.notices.append(choice.reason)
                 self.model = await stack.enter_async_context(open_model(choice.uri))
             else:
                 self.model = self._model_or_uri
@@ -241,7 +244,12 @@ class Orchestrator:
             names = ["search", "read"] if self._documents is not None else []
             if self._sandbox is not None or find_spec("pydantic_monty") is not None:
                 names.append("python")
-        built_in = await stack.enter_async_context(open_tools(names, documents=self._documents, sandbox=self._sandbox))
+        documents = self._documents
+        if isinstance(documents, Path):
+            documents = await anyio.to_thread.run_sync(open_documents, documents)
+            stack.callback(documents.close)
+            self.notices += [f"skipped {name}: {reason}" for name, reason in documents.skipped]
+        built_in = await stack.enter_async_context(open_tools(names, documents=documents, sandbox=self._sandbox))
         own = {tool.spec.name: tool for tool in self._wanted or () if not isinstance(tool, str)}
         return {**built_in, **own}
 
