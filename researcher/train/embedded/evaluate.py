@@ -30,8 +30,10 @@ class Outcome(NamedTuple):
     correct: bool
     well_formed: bool
     """Every turn was a call of a tool that there is, or ended the conversation in the form that was asked for."""
-    verbatim: bool
-    """Each quote stands in the passage that it names; an answer over documents has one unless it is `unknown`."""
+    quoted: bool
+    """Each quote stands verbatim in the documents; an answer over documents has one unless it is `unknown`."""
+    numbered: bool
+    """Each quote stands in the very passage whose number it gives."""
     tokens: int
     seconds: float
     messages: list[Message]
@@ -46,7 +48,8 @@ class Score(NamedTuple):
     low: float
     high: float
     well_formed: float
-    verbatim: float
+    quoted: float
+    numbered: float
     tokens: float
     """Generated tokens of a problem, on average."""
 
@@ -78,9 +81,11 @@ def solve(served: Served, example: Example, *, temperature: float = 0.0, seed: i
             for text, call in zip(results, calls, strict=True)
         ]
     answer = _read(example, content)
-    verbatim = _verbatim(corpus, example, content, answer)
+    quoted, numbered = _quotes(corpus, example, content, answer)
     corpus.close()
-    return Outcome(answer, is_right(example, answer), formed, verbatim, tokens, time.monotonic() - began, messages)
+    return Outcome(
+        answer, is_right(example, answer), formed, quoted, numbered, tokens, time.monotonic() - began, messages
+    )
 
 
 def _run(corpus: Corpus, example: Example, function: dict[str, str]) -> str | None:
@@ -145,12 +150,14 @@ def canonical(answer: str) -> str:
     return " ".join(answer.casefold().split()).rstrip(".")
 
 
-def _verbatim(corpus: Corpus, example: Example, content: str, answer: str | None) -> bool:
+def _quotes(corpus: Corpus, example: Example, content: str, answer: str | None) -> tuple[bool, bool]:
     if example.skill not in data.DOCUMENT_SKILLS or (answer is not None and canonical(answer) == "unknown"):
-        return True
+        return True, True
     quotes = parse_quotes(content)
     passages = [corpus.passage(quote.n) for quote in quotes]
-    return bool(quotes) and all(p and q.text in p.text for p, q in zip(passages, quotes, strict=True))
+    stand = [any(quote.text in text for text in example.texts.values()) for quote in quotes]
+    numbered = [p is not None and q.text in p.text for p, q in zip(passages, quotes, strict=True)]
+    return bool(quotes) and all(stand), bool(quotes) and all(numbered)
 
 
 def greedy(served: Served, skill: Skill, count: int) -> tuple[Score, list[Outcome], list[Example]]:
@@ -167,8 +174,11 @@ def score(skill: Skill, outcomes: Sequence[Outcome]) -> Score:
     right = sum(outcome.correct for outcome in outcomes)
     low, high = interval(right, n)
     formed = sum(outcome.well_formed for outcome in outcomes) / n
-    verbatim = sum(outcome.verbatim for outcome in outcomes) / n
-    return Score(skill, n, right / n, low, high, formed, verbatim, sum(outcome.tokens for outcome in outcomes) / n)
+    quoted = sum(outcome.quoted for outcome in outcomes) / n
+    numbered = sum(outcome.numbered for outcome in outcomes) / n
+    return Score(
+        skill, n, right / n, low, high, formed, quoted, numbered, sum(outcome.tokens for outcome in outcomes) / n
+    )
 
 
 def interval(right: int, n: int) -> tuple[float, float]:
