@@ -24,6 +24,9 @@ SKILLS: tuple[data.Skill, ...] = (
     "judging",
 )
 
+TOSS = 0.25
+"""Difference of two logits below which bfloat16 products may decide otherwise than float32 ones."""
+
 
 @pytest.fixture(scope="module")
 def served(recipe: Path, trainer: None) -> Iterator[Any]:
@@ -43,6 +46,7 @@ def theirs(folder: Path, trainer: None) -> Any:
 
 @pytest.mark.parametrize("skill", SKILLS)
 def test_greedy_tokens_are_the_same(served: Any, theirs: Any, skill: data.Skill) -> None:
+    """Up to where two tokens are as good as each other: the order of a Countdown search is such a toss by design."""
     import torch
 
     model, tokenizer = theirs
@@ -52,13 +56,17 @@ def test_greedy_tokens_are_the_same(served: Any, theirs: Any, skill: data.Skill)
     text = tokenizer.apply_chat_template(example.messages[:-1], tools=tools, add_generation_prompt=True, tokenize=False)
     ids = tokenizer(text)["input_ids"]
     assert served.post("/tokenize", {"content": text, "parse_special": True})["tokens"] == ids
-    ours = served.post("/completion", {"prompt": ids, "n_predict": 48, "temperature": 0, "return_tokens": True})[
-        "tokens"
-    ]
+    body = {"prompt": ids, "n_predict": 48, "temperature": 0, "return_tokens": True}
+    ours = served.post("/completion", body)["tokens"]
     with torch.no_grad():
-        made = model.generate(torch.tensor([ids]), max_new_tokens=48, do_sample=False)[0, len(ids) :].tolist()
+        logits = model(torch.tensor([ids + ours])).logits[0, len(ids) - 1 : -1]
+    best = logits.topk(2)
+    tossed = [i for i, (first, second) in enumerate(best.values.tolist()) if first - second < TOSS]
+    certain = tossed[0] if tossed else len(ours)
+    assert best.indices[:certain, 0].tolist() == ours[:certain]
+    wrong = [i for i, token in enumerate(ours) if best.indices[i, 0] != token]
+    assert set(wrong) <= set(tossed)
     assert len(ours) >= 2
-    assert made[: len(ours)] == ours
 
 
 @pytest.mark.parametrize("skill", SKILLS)
