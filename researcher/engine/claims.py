@@ -30,10 +30,18 @@ class SourceTexts:
 
 
 def claims_of(final: str, passages: Mapping[int, PassageRef], text_of: Callable[[str], str]) -> Iterable[Claim]:
-    """One claim for each quote of a final message; without evidence where the quote is not in what it cites."""
+    """One claim for each quote of a final message; `passages` are those the thread has read.
+
+    A quote is looked for in the passage it cites, then in that passage's source, then in the other passages: a model
+    may mistake a number, and what counts is that it read the sentence. Without evidence where it is in none.
+    """
     for number, quote in parse_quotes(final):
-        passage = passages.get(number)
-        yield Claim(text=quote, evidence=() if passage is None else locate(quote, passage, text_of(passage.sha256)))
+        cited = passages.get(number)
+        found = () if cited is None else locate(quote, cited, text_of(cited.sha256))
+        others = (passage for passage in passages.values() if passage is not cited)
+        while not found and (passage := next(others, None)) is not None:
+            found = locate(quote, passage, text_of(passage.sha256))
+        yield Claim(text=quote, evidence=found)
 
 
 LEAST_WORDS, LEAST_CHARACTERS = 3, 12

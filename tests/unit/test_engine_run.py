@@ -81,12 +81,19 @@ async def test_a_thread_calls_a_tool_quotes_and_answers(tmp_path: Path) -> None:
 
 
 async def test_a_quote_that_is_not_in_the_source_is_no_evidence(tmp_path: Path) -> None:
-    forged = '[3] "Velar was founded by Bo Lund."\n[9] "Velar was founded by Ana Bel in 1920."\n<answer>Bo</answer>'
+    forged = '[3] "Velar was founded by Bo Lund."\n[9] "Velar was founded by Bo Lund in 1920."\n<answer>Bo</answer>'
     async with engine([call(), forged], tmp_path) as orchestrator:
         result = await orchestrator.answer(TASK, **VOTE)
     assert result.answer is not None
     assert result.answer.supported is False
     assert result.answer.claims == ()
+
+
+async def test_a_quote_with_a_wrong_number_is_found_where_it_was_read(tmp_path: Path) -> None:
+    async with engine([call(), FINAL.replace("[3]", "[9]")], tmp_path) as orchestrator:
+        result = await orchestrator.answer(TASK, **VOTE)
+    assert result.answer is not None
+    assert result.answer.supported is True
 
 
 async def test_events_are_followed_live_and_are_the_log(tmp_path: Path) -> None:
