@@ -144,7 +144,8 @@ class Orchestrator:
         except (TypeError, OverflowError, ValueError) as error:
             raise UserError(f"The task, parameters or settings cannot be recorded: {error}.") from None
         ledger = Ledger(budget, now=time.monotonic, prices=self._prices)
-        async with _until_launched(RunStore.create(run_path(self.home, run_id))) as store:
+        path = run_path(self.home, run_id)
+        async with _until_launched(await anyio.to_thread.run_sync(RunStore.create, path)) as store:
             journal = Journal(store, ThoughtGraph())
             await journal.durable(journal.add(None, began))
             return self._launch(run_id, planner, journal, ledger, began)
@@ -158,7 +159,8 @@ class Orchestrator:
         """
         if (live := self._runs.get(run_id)) is not None and not live.ended:
             return live
-        async with _until_launched(RunStore.open(run_path(self.home, run_id))) as store:
+        path = run_path(self.home, run_id)
+        async with _until_launched(await anyio.to_thread.run_sync(RunStore.open, path)) as store:
             graph, seconds = _replay(store)
             began = graph.started
             if began is None:

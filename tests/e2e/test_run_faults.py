@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -33,8 +34,20 @@ ANSWER = Reply("<answer>42</answer>")
 SILENT = Reply("never", stall_after=0, delay=3600)
 
 
+def asked(server: ModelServer) -> list[Received]:
+    """The run's own calls: the endpoint's probe asks for one token."""
+    return [request for request in server.requests if request.body.get("max_tokens") != 1]
+
+
 def first_then_silent(count: int) -> Callable[[Received], Reply]:
-    return lambda request: ANSWER if request.n < count else SILENT
+    """The first calls of the run are answered, the others never."""
+    seen = itertools.count()
+
+    def script(request: Received) -> Reply:
+        probe = request.body.get("max_tokens") == 1
+        return ANSWER if probe or next(seen) < count else SILENT
+
+    return script
 
 
 async def interrupted(home: Path, image: Path | None = None) -> str:
@@ -59,7 +72,7 @@ async def resumed(home: Path, run_id: str) -> tuple[Any, int]:
     with ModelServer(ANSWER) as server:
         async with Orchestrator(f"{server.url}#test", home=home) as orchestrator:
             result = await (await orchestrator.resume(run_id)).result()
-        return result, server.counts.calls
+        return result, len(asked(server))
 
 
 async def test_31_a_torn_tail_is_dropped_and_reported(tmp_path: Path) -> None:
@@ -124,7 +137,7 @@ async def test_34_a_home_that_cannot_be_written_is_refused_at_the_start(tmp_path
         async with Orchestrator(f"{server.url}#test", home="/proc/researcher") as orchestrator:
             with pytest.raises(StoreError, match="/proc/researcher"):
                 await orchestrator.start(TASK, **VOTE)
-        assert server.counts.calls == 0
+        assert asked(server) == []
 
 
 async def test_35_a_run_open_elsewhere_is_refused(tmp_path: Path) -> None:
@@ -205,7 +218,7 @@ async def started_cli(server: ModelServer, home: Path) -> tuple[subprocess.Popen
     process = await anyio.to_thread.run_sync(
         lambda: subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     )
-    await server.until(lambda counts: counts.calls == 3, seconds=20)
+    await server.until(lambda counts: counts.calls == 4, seconds=20)
     await anyio.sleep(0.3)
     return process, time.monotonic()
 
@@ -254,11 +267,11 @@ async def test_42_without_docker_code_runs_in_the_embedded_sandbox(tmp_path: Pat
     from researcher.types import ToolCall
 
     call = ToolCall(id="c1", name="python", arguments='{"code": "print(6 * 7)"}')
-    script = [Reply("", tool_calls=[call], finish="tool_calls"), ANSWER]
+    script = [ANSWER, Reply("", tool_calls=[call], finish="tool_calls"), ANSWER]  # the probe is the first
     with ModelServer(script) as server:
         async with Orchestrator(f"{server.url}#test", home=tmp_path) as orchestrator:
             result = await orchestrator.answer(Task(question="6*7?", tools=("python",)), strategy="chain_of_thought")
-        told = server.requests[1].body["messages"][-1]
+        told = asked(server)[1].body["messages"][-1]
     assert result.outcome is Outcome.ANSWERED
     assert told["content"].strip() == "42"
 
