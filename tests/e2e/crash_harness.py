@@ -113,7 +113,8 @@ def one_run(url: str, home: Path, kills: int, rng: random.Random) -> dict[str, A
     run_id = run_id or list_runs(home)[0].id
     events = list(RunReader(run_path(home, run_id)).read())
     found = {event.seq: digest(event) for event in events}
-    answered = {key: n - before.get(key, 0) for key, n in counts(url).items()}
+    asked = {key: n - before.get(key, 0) for key, n in counts(url).items()}
+    answered = {key: n for key, n in asked.items() if not key.startswith("None/")}  # a probe has no seed
     allowed = allowance(events)
     answer = next((e.body.answer for e in reversed(events) if getattr(e.body, "answer", None)), None)
     return {
