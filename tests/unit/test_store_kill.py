@@ -26,7 +26,7 @@ def killer(commits: int, where: str) -> type[sqlite3.Connection]:
 
         def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
             cursor = super().execute(statement, *values)  # type: ignore[arg-type]
-            if where == "rows" and statement.startswith("INSERT") and Killer.left == 1:
+            if where == "rows" and statement.startswith("INSERT") and Killer.left <= 1:
                 os.kill(os.getpid(), signal.SIGKILL)
             return cursor
 
