@@ -75,3 +75,86 @@ def test_findings_are_numbered_from_one_with_their_quotes() -> None:
 def test_the_judge_sees_question_answer_and_evidence() -> None:
     user = prompts.judge_prompt("Q?", "A", [Quote(3, "A is so.")]).user
     assert user == 'Question: Q?\nAnswer: A\nEvidence:\n[3] "A is so."'
+
+
+QUESTION = "Make 24 from the numbers 4, 7, 8, 8, each used once, with + - * /."
+STEPS = ("7-4=3 left 3 8 8", "8*3=24 left 8 24")
+
+
+def test_steps_stand_one_a_line_below_their_question() -> None:
+    for prompt in (prompts.process_prompt, prompts.value_prompt, prompts.propose_prompt):
+        assert prompt(QUESTION, STEPS).user.splitlines() == [f"Question: {QUESTION}", "Steps:", *STEPS]
+        assert prompt(QUESTION, ()).user == f"Question: {QUESTION}\nSteps: none"
+        assert prompt(QUESTION, [f"{step}\n" for step in STEPS]).user == prompt(QUESTION, STEPS).user
+
+
+def test_a_solution_and_an_attempt_stand_below_their_question() -> None:
+    assert prompts.step_prompt(QUESTION).user == QUESTION
+    assert prompts.outcome_prompt(QUESTION, "8 * 3\n").user == f"Question: {QUESTION}\nSolution:\n8 * 3"
+    assert prompts.revise_prompt(QUESTION, "8 * 3").user == f"Question: {QUESTION}\nAttempt:\n8 * 3"
+
+
+def test_candidates_and_attempts_are_numbered_from_one() -> None:
+    assert prompts.choose_prompt("Q?", ["a\nb", "c"]).user == "Question: Q?\nCandidate 1:\na\nb\nCandidate 2:\nc"
+    assert prompts.aggregate_prompt("Q?", ["a", "c\n"]).user == "Question: Q?\nAttempt 1:\na\nAttempt 2:\nc"
+
+
+def test_every_role_has_words_of_its_own() -> None:
+    roles = [
+        prompts.step_prompt("Q"),
+        prompts.process_prompt("Q", ()),
+        prompts.outcome_prompt("Q", ""),
+        prompts.value_prompt("Q", ()),
+        prompts.propose_prompt("Q", ()),
+        prompts.choose_prompt("Q", ()),
+        prompts.revise_prompt("Q", ""),
+        prompts.aggregate_prompt("Q", ()),
+    ]
+    assert len({role.system for role in roles}) == len(roles)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("sure", "sure"),
+        ("Likely.", "likely"),
+        ("10 + 14 = 24\nsure", "sure"),
+        ("not sure: too big\nimpossible", "impossible"),
+        ("unlikely", None),
+        ("", None),
+    ],
+)
+def test_the_last_value_word_counts(text: str, value: str | None) -> None:
+    assert prompts.parse_value(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("7-4=3 left 3 8 8\n8+8=16 left 4 7 16\n", ["7-4=3 left 3 8 8", "8+8=16 left 4 7 16"]),
+        ("1. 7-4=3 left 3 8 8\n\n2) 8/8=1 left 1 4 7", ["7-4=3 left 3 8 8", "8/8=1 left 1 4 7"]),
+        ("```\n- a\n* a\n-3+4=1 left 1\n```", ["a", "-3+4=1 left 1"]),
+        ("", []),
+    ],
+)
+def test_lines_lose_their_bullets_and_their_doubles(text: str, lines: list[str]) -> None:
+    assert prompts.parse_lines(text) == lines
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("2", 1),
+        ("**3**", 2),
+        ("[1] because 2 is wrong", 0),
+        ("Candidate 1 makes 23, candidate 3 makes 24. The best choice is 3.", 2),
+        ("<answer>2</answer>", 1),
+        ("4", None),
+        ("0", None),
+        ("2.5 of them", 1),
+        ("none", None),
+        ("9" * 5000, None),
+    ],
+)
+def test_a_choice_is_an_index_from_zero_or_nothing(text: str, choice: int | None) -> None:
+    assert prompts.parse_choice(text, 3) == choice
