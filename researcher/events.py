@@ -26,7 +26,7 @@ from researcher.types import (
     Work,
 )
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="t"):
@@ -90,7 +90,10 @@ class CallStarted(Body, frozen=True, kw_only=True, tag="call_started"):
 
 
 class MessageAdded(Body, frozen=True, kw_only=True, tag="message_added"):
-    """One message after the last of its thread. The last fields are set on messages the model sampled."""
+    """One message after the last of its thread. The last fields are set on messages the model sampled.
+
+    `confidence`: for each sampled token minus the mean logprob of its alternatives, where they were asked for.
+    """
 
     message: Message
     finish: FinishReason | None = None
@@ -98,6 +101,7 @@ class MessageAdded(Body, frozen=True, kw_only=True, tag="message_added"):
     usage: Usage | None = None
     model: str | None = None
     weights: str | None = None
+    confidence: tuple[float, ...] = ()
 
 
 class ToolCalled(Body, frozen=True, kw_only=True, tag="tool_called"):
@@ -121,9 +125,17 @@ class ToolReturned(Body, frozen=True, kw_only=True, tag="tool_returned"):
 
 
 class Scored(Body, frozen=True, kw_only=True, tag="scored"):
-    """A verifier judged the answer this thread proposed."""
+    """A verifier judged what this thread came to. `guide`: it is the score of the work's scorer, which steers a
+    search, and not the word of the task's verifier on the answer."""
 
     verdict: Verdict
+    guide: bool = False
+
+
+class StateReached(Body, frozen=True, kw_only=True, tag="state_reached"):
+    """The thread came to a state of the task; threads with equal keys stand in the same state, however they came."""
+
+    state: str
 
 
 class ClaimAdded(Body, frozen=True, kw_only=True, tag="claim_added"):
@@ -182,6 +194,7 @@ EventBody = (
     | ToolCalled
     | ToolReturned
     | Scored
+    | StateReached
     | ClaimAdded
     | ClaimJudged
     | ClaimsMerged

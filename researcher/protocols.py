@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from researcher.events import Event, EventBody
@@ -11,6 +11,7 @@ from researcher.types import (
     Answer,
     Capabilities,
     Completion,
+    FinishReason,
     ModelRequest,
     Outcome,
     PassageRef,
@@ -30,6 +31,8 @@ class Progress:
     completion_tokens: int = 0
     estimated: bool = False
     on_delta: Callable[[str], None] | None = None
+    on_confidence: Callable[[Sequence[float]], None] | None = None
+    """Called with the confidence of each new token, where alternatives are streamed; may cancel the call."""
 
 
 class Model(Protocol):
@@ -129,10 +132,43 @@ class Verifier(Protocol):
         ...
 
 
+@runtime_checkable
+class StepVerifier(Verifier, Protocol):
+    """A verifier that can also score a solution that is not complete: a process reward model, or a rule."""
+
+    async def verify_step(self, task: Task, steps: Sequence[str]) -> Verdict:
+        """A verdict with a score in [0, 1] on the last of these steps; `unverified` when it could not be scored."""
+        ...
+
+
+@runtime_checkable
+class StateKey(Protocol):
+    """What a task's verifier may know besides: which partial solutions are the same state."""
+
+    def state_key(self, task: Task, steps: Sequence[str]) -> str | None:
+        """The state after these steps; equal keys can be reached in several ways. None: no legal state."""
+        ...
+
+
+Ask = Callable[[ModelRequest], Awaitable[Completion]]
+"""A model call that is charged to the thread that is being judged. Raises ModelError, LimitExceeded."""
+
+
+@runtime_checkable
+class ModelVerifier(Protocol):
+    """A verifier that asks the run's model: a judge, a generative reward model."""
+
+    def bound(self, ask: Ask) -> Verifier:
+        """The verifier that asks through `ask`."""
+        ...
+
+
 class ThreadInfo(NamedTuple):
     """A thread as strategies see it. `answer` and `canonical` are None until it proposed one.
 
     `claims` are those it quoted with evidence of its own: what others found for the same words does not count.
+    `final` is its last message; of a step, that step's text alone. `score` in [0, 1] is the scorer's (None: it has
+    none, or could not score), `state` the task's state it came to, `confidence` that of each token of its last reply.
     """
 
     key: str
@@ -145,6 +181,11 @@ class ThreadInfo(NamedTuple):
     verdict: Verdict | None
     claims: tuple[str, ...]
     detail: str
+    score: float | None = None
+    state: str | None = None
+    finish: FinishReason | None = None
+    confidence: tuple[float, ...] = ()
+    tokens: int = 0
 
 
 class ClaimInfo(NamedTuple):
@@ -159,6 +200,22 @@ class ClaimInfo(NamedTuple):
 
 class GraphView(Protocol):
     """What a strategy may ask of the thought graph; every query is O(result), not O(graph)."""
+
+    @property
+    def seq(self) -> int:
+        """The number of the last event."""
+        ...
+
+    def changes(self, after: int) -> Sequence[ThreadInfo]:
+        """The threads that started, ended or were opened again after event `after`, each once, as they are now.
+
+        What a plan keeps in `View.memo` is brought up to date with these, at a cost that does not grow with the graph.
+        """
+        ...
+
+    def state(self, key: str) -> Sequence[str]:
+        """The keys of the threads that stand in this state, in the order they came to it."""
+        ...
 
     def thread(self, key: str) -> ThreadInfo | None: ...
 
@@ -184,7 +241,11 @@ class BudgetLeft(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """All a strategy knows when it plans."""
+    """All a strategy knows when it plans.
+
+    `memo` is the run's scratch: a strategy may keep there what it folded from the graph, under a name of its own, and
+    must be able to do without: after a resume it is empty, and the same plans must follow.
+    """
 
     task: Task
     graph: GraphView
@@ -193,6 +254,7 @@ class View:
     budget: BudgetLeft
     seed: int = 0
     draining: bool = False
+    memo: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

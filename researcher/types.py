@@ -110,6 +110,10 @@ class Sampling(Frozen, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     logprobs: bool = False
     token_ids: bool = False
+    top_logprobs: int = 0
+    """How many alternatives of each token to report with their logprobs; 0: none."""
+    keep_stop: bool = False
+    """Whether the text keeps the stop string that ended it: a step keeps its delimiter."""
 
 
 class ToolSpec(Frozen, frozen=True, kw_only=True):
@@ -121,17 +125,35 @@ class ToolSpec(Frozen, frozen=True, kw_only=True):
 
 
 class ModelRequest(Frozen, frozen=True, kw_only=True):
-    """One model call. `affinity` keeps a conversation on the replica that has its prefix cached."""
+    """One model call. `affinity` keeps a conversation on the replica that has its prefix cached.
+
+    `prefix`: what the assistant has said already, to be continued (the reply holds what is new alone, as raw text);
+    `prefix_ids`: the token ids of the whole path up to here, prompt included, where they are known. `raw`: the reply
+    is such a piece even where nothing was said yet, and is not to be parsed into reasoning and tool calls.
+    """
 
     messages: tuple[Message, ...]
     tools: tuple[ToolSpec, ...] = ()
     sampling: Sampling = Sampling()
     affinity: str = ""
     stream: bool = False
+    prefix: str = ""
+    prefix_ids: tuple[int, ...] = ()
+    raw: bool = False
+
+
+class Alternative(Frozen, frozen=True, kw_only=True):
+    """A token that could have stood here, as text, and its logprob (nats)."""
+
+    token: str
+    logprob: float
 
 
 class Completion(Frozen, frozen=True, kw_only=True):
-    """What the model gave. `usage` None: the server did not say. Token ids and logprobs where the server has them."""
+    """What the model gave. `usage` None: the server did not say. Token ids and logprobs where the server has them.
+
+    `alternatives`: for each sampled token the most likely ones, where `Sampling.top_logprobs` asked for them.
+    """
 
     message: Message
     finish: FinishReason
@@ -140,6 +162,7 @@ class Completion(Frozen, frozen=True, kw_only=True):
     prompt_ids: tuple[int, ...] | None = None
     token_ids: tuple[int, ...] | None = None
     logprobs: tuple[float, ...] | None = None
+    alternatives: tuple[tuple[Alternative, ...], ...] | None = None
     weights: str | None = None
     attempts: int = 1
 
@@ -156,6 +179,11 @@ class Capabilities(Frozen, frozen=True, kw_only=True):
     prefill: bool = False
     metrics: bool = False
     context: int | None = None
+
+    @property
+    def steps(self) -> bool:
+        """Whether an answer can be sampled in steps: a begun reply can be continued."""
+        return self.prefill or self.token_ids
 
 
 class SourceRef(Frozen, frozen=True, kw_only=True):
@@ -220,12 +248,25 @@ class Task(Frozen, frozen=True, kw_only=True):
     data: dict[str, Any] = {}
 
 
+class Confidence(Frozen, frozen=True, kw_only=True):
+    """Stops a thread whose mean token confidence over the last `window` tokens falls below `floor` (DeepConf)."""
+
+    floor: float
+    window: int = 2048
+
+
 class Work(Frozen, frozen=True, kw_only=True):
     """A thread a strategy wants: it starts from `messages` and runs until an answer or a limit.
 
     `key` is unique in the run and chosen by the strategy, so that starting is idempotent: after a resume the
     same plan asks for the same keys. `reserved` work may spend the slice kept for the final answer; only the answer
     of work to `verify` is an answer to the task, for the task's verifier to judge.
+
+    `parent`: the key of an ended thread whose conversation this one continues; `messages` come after it. `kind`
+    `step` samples one next piece of the assistant's turn, up to a string of `sampling.stop`, and ends there: its
+    parent is the step before it, and a given last message of the assistant ("Wait") is part of the same turn.
+    `scorer` names the verifier that scores what this thread comes to (its answer, or its step) to steer a search;
+    the task's own verifier keeps the word on whether an answer is right.
     """
 
     key: str
@@ -237,6 +278,10 @@ class Work(Frozen, frozen=True, kw_only=True):
     limits: ThreadLimits = ThreadLimits()
     reserved: bool = False
     verify: bool = True
+    kind: Literal["answer", "step"] = "answer"
+    parent: str = ""
+    scorer: str = ""
+    confidence: Confidence | None = None
 
 
 class Claim(Frozen, frozen=True, kw_only=True):

@@ -15,12 +15,12 @@ import anyio.to_thread
 import msgspec
 from anyio.abc import TaskGroup
 from researcher_tools import Documents, open_documents, open_tools
-from researcher_tools.verifiers import get_verifier
 
 from researcher.engine.boundary import BUDGET
 from researcher.engine.budget import Ledger, Prices
 from researcher.engine.claims import SourceTexts
 from researcher.engine.journal import Journal
+from researcher.engine.judging import Bench
 from researcher.engine.preflight import check_budget, check_capabilities, check_question, check_seed, check_tools
 from researcher.engine.reasoner import Shared
 from researcher.engine.run import Run, RunResult
@@ -42,7 +42,8 @@ class Orchestrator:
 
     `model`: a URI or a Model; None takes a configured or reachable server, else the embedded model (`notices` say
     which). `documents`: a folder, or opened Documents, for the tools `search` and `read`. `tools`: names of built-in
-    tools and tools of your own; None takes every built-in tool that can work here. `concurrency` bounds the threads
+    tools and tools of your own; None takes every built-in tool that can work here. `scorers`: verifiers of your own by
+    the name that a strategy's `scorer` or a task's `verifier` gives. `concurrency` bounds the threads
     of one run; how many calls the server gets at once adapts by itself. `stream`: None streams where a call may be
     cut short.
     """
@@ -55,6 +56,7 @@ class Orchestrator:
         documents: Path | str | Documents | None = None,
         tools: Iterable[str | Tool] | None = None,
         sandbox: Sandbox | None = None,
+        scorers: Mapping[str, Verifier] | None = None,
         prices: Prices | None = None,
         concurrency: int = 10_000,
         stream: bool | None = None,
@@ -67,6 +69,7 @@ class Orchestrator:
         self._documents = Path(documents) if isinstance(documents, str) else documents
         self._wanted = None if tools is None else list(tools)
         self._sandbox = sandbox
+        self._scorers = dict(scorers or {})
         self._prices = prices
         self._concurrency = concurrency
         self._stream = stream
@@ -211,7 +214,7 @@ class Orchestrator:
             toolbox=self._toolbox,
             task=began.task,
             texts=SourceTexts(journal.store.get_blob),
-            verifier=self._verifier(began.task),
+            bench=Bench(began.task, self.model, self._scorers),
             record_tokens=self._record_tokens,
             streaming=cancels if self._stream is None else self._stream,
         )
@@ -225,20 +228,17 @@ class Orchestrator:
             await run.execute()
         finally:
             self._runs.pop(run.id, None)
-            if (close := getattr(run.shared.verifier, "aclose", None)) is not None:
-                with anyio.CancelScope(shield=True):
-                    await close()
+            with anyio.CancelScope(shield=True):
+                await run.shared.bench.aclose()
 
     def _check(self, task: Task, name: str, strategy: Strategy, budget: Budget) -> None:
         check_question(task)
         check_budget(budget, priced=self._prices is not None)
         check_tools(task, self.tools)
         check_capabilities(name, strategy, task, self.uri, self.capabilities)
-        self._verifier(task)
-
-    @staticmethod
-    def _verifier(task: Task) -> Verifier | None:
-        return None if task.verifier is None else get_verifier(task.verifier)
+        bench = Bench(task, self.model, self._scorers)
+        for scorer in getattr(strategy, "scorers", ()):
+            bench.scorer(scorer)
 
     async def _open_tools(self, stack: AsyncExitStack) -> dict[str, Tool]:
         names = [tool for tool in self._wanted or () if isinstance(tool, str)]

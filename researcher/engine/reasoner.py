@@ -6,7 +6,7 @@ the last message decides whether tools are to run, the model is to be asked, or 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import anyio
@@ -14,7 +14,9 @@ import anyio
 from researcher.engine.boundary import Ending, boundary
 from researcher.engine.budget import Ledger
 from researcher.engine.claims import SourceTexts, claims_of
+from researcher.engine.confidence import Watch, token_confidence
 from researcher.engine.journal import Journal
+from researcher.engine.judging import Bench, record
 from researcher.engine.loops import WARN, loop, repeats
 from researcher.engine.toolbox import Toolbox
 from researcher.errors import BadResponse, LimitExceeded
@@ -24,13 +26,12 @@ from researcher.events import (
     CallStarted,
     ClaimAdded,
     MessageAdded,
-    Scored,
     ThreadFinished,
     ToolCalled,
     ToolReturned,
 )
 from researcher.graph.canonical import canonical
-from researcher.protocols import Model, Progress, Verifier
+from researcher.protocols import Ask, Model, Progress
 from researcher.strategies.prompts import parse_answer
 from researcher.types import (
     Capabilities,
@@ -66,7 +67,7 @@ class Shared:
     toolbox: Toolbox
     task: Task
     texts: SourceTexts
-    verifier: Verifier | None = None
+    bench: Bench
     record_tokens: bool = True
     streaming: bool = False
     draining: Callable[[], bool] = field(default=lambda: False)
@@ -85,13 +86,12 @@ class Reasoner:
         self._messages: list[Message] = list(graph.messages(key))
         self._path: list[int] = list(graph.token_path(key))
         self._passages: dict[int, PassageRef] = {p.n: p for p in graph.passages(key)}
-        self._turns = sum(message.role == "assistant" for message in self._messages) - sum(
-            message.role == "assistant" for message in work.messages
-        )
+        self._turns = sum(message.role == "assistant" for message in self._messages[graph.given(key) :])
         self._used = graph.usage_of(key).tokens
         self._context = graph.context_of(key)
         self._specs: tuple[ToolSpec, ...] = shared.toolbox.specs(work.tools)
         self._finish = graph.finish_of(key)
+        self._watch: Watch | None = None
 
     async def run(self) -> Ending | None:
         """The thread's ending, recorded; None when it was left open because the run drains."""
@@ -114,6 +114,9 @@ class Reasoner:
             if last.role == "assistant" and self._turns > 0:
                 if self._finish is FinishReason.TRUNCATED:
                     raise BadResponse("the stream ended before the model had finished; the part that came is kept")
+                if self._work.kind == "step":
+                    await self._conclude_step(ending)
+                    return
                 if not last.tool_calls:
                     await self._conclude(last, ending)
                     return
@@ -128,6 +131,9 @@ class Reasoner:
             if self._turns >= self._work.limits.turns:
                 raise LimitExceeded("turns", self._turns, self._work.limits.turns)
             await self._call_model()
+            if self._watch is not None and self._watch.fell:
+                ending.outcome, ending.detail = Outcome.EXHAUSTED, "its confidence fell below the floor"
+                return
 
     async def _call_model(self) -> None:
         shared, limits = self._shared, self._work.limits
@@ -149,8 +155,12 @@ class Reasoner:
         used: Usage | None = None
         try:
             await shared.journal.durable(started)  # so that a crash cannot leave a paid call uncounted
-            completion = await shared.model.complete(self._request(hold.max_tokens), progress)
-            used = self._record(completion) + self._unreported(completion, progress, prompt)
+            with anyio.CancelScope() as scope:
+                if self._work.confidence is not None:
+                    self._watch = Watch(self._work.confidence, scope)
+                    progress.on_confidence = self._watch.see
+                completion = await shared.model.complete(self._request(hold.max_tokens), progress)
+                used = self._record(completion) + self._unreported(completion, progress, prompt)
         finally:
             if used is None:  # failed or cancelled: what it cost is charged all the same
                 used = Usage(
@@ -167,8 +177,13 @@ class Reasoner:
     def _request(self, max_tokens: int) -> ModelRequest:
         sampling, can = self._work.sampling, self._shared.capabilities
         record = self._shared.record_tokens
+        step = self._work.kind == "step"
+        given, said = split_turn(self._messages) if step else (self._messages, [])
         return ModelRequest(
-            messages=tuple(self._messages),
+            messages=tuple(given),
+            prefix="".join(message.content for message in said),
+            prefix_ids=tuple(self._path) if step else (),
+            raw=step,
             tools=self._specs,
             sampling=Sampling(
                 temperature=sampling.temperature,
@@ -176,6 +191,8 @@ class Reasoner:
                 max_tokens=max_tokens,
                 seed=None if sampling.seed is None else sampling.seed + self._turns,
                 stop=sampling.stop,
+                keep_stop=sampling.keep_stop,
+                top_logprobs=sampling.top_logprobs,
                 logprobs=sampling.logprobs or (record and can.logprobs),
                 token_ids=sampling.token_ids or (record and can.token_ids),
             ),
@@ -217,6 +234,7 @@ class Reasoner:
                 usage=used,
                 model=completion.model,
                 weights=completion.weights,
+                confidence=tuple([token_confidence(each) for each in completion.alternatives or ()]),
             ),
         )
         self._messages.append(completion.message)
@@ -296,12 +314,42 @@ class Reasoner:
             ending.outcome = Outcome.EXHAUSTED
             ending.detail = "the reply reached its token limit" if length else "the final message has no <answer>"
             return
-        if (
-            answer is not None
-            and self._work.verify
-            and shared.verifier is not None
-            and (info is None or info.verdict is None)
-        ):
-            verdict = await shared.verifier.verify(shared.task, answer)
-            journal.add(self._key, Scored(verdict=verdict))
+        if answer is not None:
+            whole = f"{final.reasoning}\n{final.content}" if final.reasoning else final.content
+            await self._judge([whole], answer)
         ending.outcome = Outcome.ANSWERED
+
+    async def _conclude_step(self, ending: Ending) -> None:
+        """Read what the turn has come to: the state of the task, the answer if it is complete, and the scores."""
+        journal = self._shared.journal
+        steps = [message.content for message in split_turn(self._messages)[1]]
+        info = journal.graph.thread(self._key)
+        answer = parse_answer("".join(steps))
+        if answer is not None and info is not None and info.answer is None:
+            journal.add(self._key, AnswerProposed(text=answer, canonical=canonical(answer)))
+        if answer is None and self._finish is FinishReason.LENGTH:
+            ending.outcome, ending.detail = Outcome.EXHAUSTED, "the step reached its token limit"
+            return
+        if info is not None and info.state is None:
+            record(journal, self._key, state=self._shared.bench.state(steps), verdict=None)
+        await self._judge(steps, answer)
+        ending.outcome = Outcome.ANSWERED
+
+    async def _judge(self, steps: list[str], answer: str | None) -> None:
+        """Have the answer judged and the work scored, as far as that was not done before a crash."""
+        journal, bench, work = self._shared.journal, self._shared.bench, self._work
+        info = journal.graph.thread(self._key)
+        ask: Ask = bench.asking(self._key, journal, self._shared.ledger, reserved=work.reserved)
+        if answer is not None and work.verify and (info is None or info.verdict is None):
+            record(journal, self._key, state=None, verdict=await bench.judge(answer, "".join(steps), ask))
+        if work.scorer and (info is None or info.score is None):
+            verdict = await bench.score(work.scorer, steps, answer, ask)
+            record(journal, self._key, state=None, verdict=verdict, guide=True)
+
+
+def split_turn(messages: Sequence[Message]) -> tuple[Sequence[Message], Sequence[Message]]:
+    """The conversation before the assistant's last turn, and the pieces of that turn."""
+    at = len(messages)
+    while at and messages[at - 1].role == "assistant":
+        at -= 1
+    return messages[:at], messages[at:]

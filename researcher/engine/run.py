@@ -82,6 +82,7 @@ class Run:
     _works: dict[str, Work] = field(default_factory=dict)
     _cancelled: dict[str, str] = field(default_factory=dict)
     _states: Counter[str] = field(default_factory=Counter)
+    _memo: dict[str, Any] = field(default_factory=dict)
     _done: anyio.Event = field(default_factory=anyio.Event)
     _changed: anyio.Event = field(default_factory=anyio.Event)
     _draining: bool = False
@@ -218,6 +219,7 @@ class Run:
             budget=self.shared.ledger.left(),
             seed=self.seed,
             draining=self._draining,
+            memo=self._memo,
         )
 
     def _apply(self, group: TaskGroup, plan: Plan) -> None:

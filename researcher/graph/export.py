@@ -15,6 +15,7 @@ from researcher.graph.nodes import (
     ClaimNode,
     MessageNode,
     SourceNode,
+    StateNode,
     ToolCallNode,
     VerdictNode,
 )
@@ -87,6 +88,8 @@ def attributes_of(data: object) -> dict[str, Any]:
             return {"text": data.text, "canonical": data.canonical}
         case VerdictNode():
             return {"status": str(data.status), "by": data.by, "score": data.score, "reason": data.reason}
+        case StateNode():
+            return {"key": data.key, "threads": list(data.threads)}
         case _:  # the run's node before its first event
             return {}
 
@@ -100,6 +103,10 @@ def _thread(data: ThreadState) -> dict[str, Any]:
         "outcome": str(data.outcome) if data.outcome else None,
         "detail": data.detail,
         "answer": data.answer,
+        "work": data.work.kind,
+        "parent": data.work.parent or None,
+        "score": data.score,
+        "state": data.state,
         "tokens": data.meter.prompt + data.meter.completion,
         "calls": data.meter.calls,
     }

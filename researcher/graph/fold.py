@@ -26,6 +26,7 @@ from researcher.events import (
     RunStarted,
     RunSteered,
     Scored,
+    StateReached,
     ThreadFinished,
     ThreadStarted,
     ToolCalled,
@@ -34,7 +35,7 @@ from researcher.events import (
 from researcher.graph.nodes import RUN, EdgeKind, NodeKind, VerdictNode, digest
 from researcher.graph.state import State
 from researcher.graph.threads import Slot, ThreadState
-from researcher.types import FinishReason, Message, Work
+from researcher.types import FinishReason, Message, VerdictStatus, Work
 
 
 def apply(state: State, event: Event) -> None:
@@ -61,6 +62,7 @@ def _run_resumed(state: State, event: Event, body: RunResumed) -> None:
         if thread.finish is FinishReason.TRUNCATED and thread.leaf is not None:
             _drop_last(thread)
         state.open[key] = thread
+        state.changed.append((event.seq, thread))
     if state.outcome is not None:  # it had ended, and goes on: that answer is not the last word
         state.outcome = state.answer = state.limit = None
         state.detail = ""
@@ -89,6 +91,10 @@ def _thread_started(state: State, event: Event, body: ThreadStarted) -> None:
     if key in state.threads:
         return
     thread = _new_thread(state, key, body.work)
+    state.changed.append((event.seq, thread))
+    if thread.parent is not None:
+        _continue(state, thread, event)
+        return
     prefix = body.work.messages
     leaf = state.prefixes.get(prefix)
     if leaf is None:
@@ -109,12 +115,29 @@ def _thread_started(state: State, event: Event, body: ThreadStarted) -> None:
             # A log read back holds the prompt once for each thread: keep one of them.
             thread.work = replace(body.work, messages=tuple([node.message for node in nodes]))
     if leaf is not None:
+        thread.given = leaf.depth + 1
         state.edge(thread.id, leaf.id, EdgeKind.STARTS)
         _ask(thread, prefix[-1])
 
 
+def _continue(state: State, thread: ThreadState, event: Event) -> None:
+    """Begin where the parent stands, with what the work adds to its conversation."""
+    parent = thread.parent
+    assert parent is not None
+    thread.leaf, thread.passages = parent.leaf, parent.passages
+    thread.own = None if parent.own is None else dict(parent.own)
+    thread.context = parent.context
+    for message in thread.work.messages:
+        thread.leaf = state.message(thread.key, event.seq, thread.leaf, message)
+        _keep_own(thread, message)
+        _ask(thread, message)
+    if thread.leaf is not None:
+        thread.given = thread.leaf.depth + 1
+        state.edge(thread.id, thread.leaf.id, EdgeKind.STARTS)
+
+
 def _new_thread(state: State, key: str, work: Work) -> ThreadState:
-    thread = ThreadState(key, work, len(state.threads))
+    thread = ThreadState(key, work, len(state.threads), state.threads.get(work.parent) if work.parent else None)
     state.threads[key] = state.open[key] = thread
     state.groups.setdefault(work.group, []).append(thread)
     state.node(thread.id, NodeKind.THREAD, thread)
@@ -131,7 +154,8 @@ def _thread_finished(state: State, event: Event, body: ThreadFinished) -> None:
         return
     thread.outcome, thread.detail, thread.boundary = body.outcome, body.detail, body.boundary
     thread.info = None
-    if body.boundary is None:  # the others may be opened again
+    state.changed.append((event.seq, thread))
+    if body.boundary is None and thread.work.kind != "step":  # the others may be opened again, or continued
         thread.tokens = None
     state.open.pop(thread.key, None)
     _call_ended(state, thread)
@@ -164,6 +188,7 @@ def _message_added(state: State, event: Event, body: MessageAdded) -> None:
     _ask(thread, message)
     if message.role == "assistant":
         thread.final, thread.finish, thread.info = message.content, body.finish, None
+        thread.confidence = body.confidence
     if body.usage is not None:
         thread.meter.add(body.usage)
         thread.context = body.usage.tokens
@@ -259,11 +284,22 @@ def _scored(state: State, event: Event, body: Scored) -> None:
     if (thread := _thread_of(state, event)) is None:
         return
     verdict = body.verdict
-    thread.verdict, thread.info = verdict, None
+    if body.guide:
+        thread.score = None if verdict.status is VerdictStatus.UNVERIFIED else verdict.score
+    else:
+        thread.verdict = verdict
+    thread.info = None
     target = (
         state.speaker(thread) if thread.canonical is None else state.answer_node(thread.canonical, thread.answer or "")
     )
     _judge(state, target, verdict.status, verdict.by, score=verdict.score, reason=verdict.reason)
+
+
+def _state_reached(state: State, event: Event, body: StateReached) -> None:
+    if (thread := _thread_of(state, event)) is None:
+        return
+    thread.state, thread.info = body.state, None
+    state.edge(state.speaker(thread), state.reach(body.state, thread.key), EdgeKind.REACHED)
 
 
 def _judge(state: State, target: str, status: str, by: str, *, score: float | None, reason: str) -> None:
@@ -327,6 +363,7 @@ def _answer_accepted(state: State, event: Event, body: AnswerAccepted) -> None:
 def _budget_charged(state: State, event: Event, body: BudgetCharged) -> None:
     state.meter.add(body.usage)
     if (thread := _thread_of(state, event)) is not None:
+        thread.info = None
         thread.meter.add(body.usage)
         _call_ended(state, thread)
 
@@ -343,6 +380,7 @@ HANDLERS: dict[type, Callable[[State, Event, Any], None]] = {
     ToolCalled: _tool_called,
     ToolReturned: _tool_returned,
     Scored: _scored,
+    StateReached: _state_reached,
     ClaimAdded: _claim_added,
     ClaimJudged: _claim_judged,
     ClaimsMerged: _claims_merged,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -116,6 +117,18 @@ class ThoughtGraph:
         states = self._state.threads.values() if group is None else self._state.groups.get(group, ())
         return tuple([thread.info or thread.freeze() for thread in states])
 
+    def changes(self, after: int) -> Sequence[ThreadInfo]:
+        """Threads that started, ended or were opened again after this event, each once, as they are now."""
+        changed = self._state.changed
+        begin = bisect_right(changed, after, key=lambda change: change[0])
+        threads = dict.fromkeys(thread for _, thread in changed[begin:])
+        return tuple([thread.info or thread.freeze() for thread in threads])
+
+    def state(self, key: str) -> Sequence[str]:
+        """The keys of the threads that stand in this state of the task, in the order they came to it."""
+        node = self._state.reached(key)
+        return () if node is None else tuple(node.threads)
+
     def stopped_at(self, boundaries: Collection[str]) -> tuple[str, ...]:
         """The threads that ended at one of these boundaries, in submission order."""
         return tuple(key for key, thread in self._state.threads.items() if thread.boundary in boundaries)
@@ -137,6 +150,10 @@ class ThoughtGraph:
         """The conversation so far, ready to go on: results of tools stand in the order of their calls."""
         return self._thread(key).messages()
 
+    def given(self, key: str) -> int:
+        """How many messages the thread began with, its parent's included."""
+        return self._thread(key).given
+
     def pending_tools(self, key: str) -> tuple[ToolCall, ...]:
         """Calls the thread's model asked for that have not returned, in its order."""
         return self._thread(key).pending()
@@ -146,8 +163,9 @@ class ThoughtGraph:
         return tuple(self._thread(key).passages or ())
 
     def token_path(self, key: str) -> tuple[int, ...]:
-        """The token ids of an open thread's conversation, as far as the server gave them; () once it has ended."""
-        return tuple([token for tokens in self._thread(key).tokens or () for token in tokens.ids])
+        """The token ids of an open thread's conversation, as far as the server gave them. Of ended threads only
+        steps keep theirs, because others may continue them."""
+        return tuple(self._thread(key).token_path())
 
     def usage_of(self, key: str) -> Usage:
         """What one thread has used."""

@@ -33,6 +33,7 @@ class NodeKind(enum.StrEnum):
     CLAIM = "claim"
     ANSWER = "answer"
     VERDICT = "verdict"
+    STATE = "state"  # a state of the task: equal keys of all threads, however they came there
 
 
 class EdgeKind(enum.StrEnum):
@@ -50,7 +51,8 @@ class EdgeKind(enum.StrEnum):
     PROPOSED = "proposed"  # message -> answer
     SUPPORTS = "supports"  # claim -> the accepted answer
     ACCEPTED = "accepted"  # run -> answer
-    JUDGED = "judged"  # claim or answer -> verdict
+    JUDGED = "judged"  # message, claim or answer -> verdict
+    REACHED = "reached"  # message -> state
 
 
 class Pass(NamedTuple):
@@ -147,6 +149,14 @@ class VerdictNode(NamedTuple):
     reason: str
 
 
+class StateNode(NamedTuple):
+    """A state of the task. `threads` came to it, in order."""
+
+    id: str
+    key: str
+    threads: list[str]
+
+
 class ClaimNode:
     """Equal claims of any number of threads, with all their evidence. `into`: the node it was merged into."""
 
@@ -202,6 +212,11 @@ def source_id(sha256: str) -> str:
 def claim_id(text: str) -> str:
     """The id of the node of equal claims; the same in every run."""
     return f"claim:{digest(canonical_text(text))}"
+
+
+def state_id(key: str) -> str:
+    """The id of the node of a state of the task."""
+    return f"state:{digest(key)}"
 
 
 def answer_id(canonical: str) -> str:

@@ -16,12 +16,14 @@ from researcher.graph.nodes import (
     MessageNode,
     NodeKind,
     SourceNode,
+    StateNode,
     ToolCallNode,
     answer_id,
     call_id,
     claim_id,
     message_id,
     source_id,
+    state_id,
 )
 from researcher.graph.threads import Meter, ThreadState
 from researcher.types import Answer, FinishReason, Message, Outcome, SourceRef
@@ -51,6 +53,8 @@ class State:
         self.prefixes: dict[tuple[Message, ...], MessageNode] = {}
         self.claims: dict[str, ClaimNode] = {}
         self.votes: dict[str | None, dict[str, Supporters]] = {None: {}}
+        self.changed: list[tuple[int, ThreadState]] = []
+        """Starts, ends and reopenings with the number of their event, in order."""
 
     def node(self, node_id: str, kind: NodeKind, data: object) -> None:
         """Add a node, or give it its data."""
@@ -110,6 +114,21 @@ class State:
             node = self.claims[node_id] = ClaimNode(node_id, text)
             self.node(node_id, NodeKind.CLAIM, node)
         return node
+
+    def reach(self, key: str, thread: str) -> str:
+        """The id of the node of a state, at which the thread is now noted."""
+        node = self.reached(key)
+        if node is None:
+            node = StateNode(state_id(key), key, [])
+            self.node(node.id, NodeKind.STATE, node)
+        if thread not in node.threads[-1:]:
+            node.threads.append(thread)
+        return node.id
+
+    def reached(self, key: str) -> StateNode | None:
+        """The node of a state, if any thread came there."""
+        node_id = state_id(key)
+        return self.nx.nodes[node_id]["data"] if node_id in self.nx else None
 
     def root_claim(self, node_id: str) -> ClaimNode | None:
         """The claim this one was merged into, through any number of merges; None where there is no such claim."""

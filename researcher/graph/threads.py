@@ -59,10 +59,12 @@ class ThreadState:
         "calling",
         "canonical",
         "claims",
+        "confidence",
         "context",
         "detail",
         "final",
         "finish",
+        "given",
         "id",
         "info",
         "key",
@@ -71,19 +73,26 @@ class ThreadState:
         "order",
         "outcome",
         "own",
+        "parent",
         "passages",
+        "score",
         "slots",
+        "state",
         "tokens",
         "verdict",
         "work",
     )
 
-    def __init__(self, key: str, work: Work, order: int) -> None:
+    def __init__(self, key: str, work: Work, order: int, parent: ThreadState | None = None) -> None:
         self.id = thread_id(key)
         self.key = key
         self.work = work
         self.order = order
+        self.parent = parent
+        """The thread whose conversation this one continues."""
         self.leaf: MessageNode | None = None
+        self.given = 0
+        """How many messages it began with, its parent's included."""
         self.outcome: Outcome | None = None
         self.detail = ""
         self.boundary: str | None = None
@@ -91,6 +100,9 @@ class ThreadState:
         self.canonical: str | None = None
         self.final = ""
         self.verdict: Verdict | None = None
+        self.score: float | None = None
+        self.state: str | None = None
+        self.confidence: tuple[float, ...] = ()
         self.claims: tuple[str, ...] = ()
         self.meter = Meter()
         self.context = 0
@@ -102,7 +114,7 @@ class ThreadState:
         """Messages at a depth where a merged node holds another thread's ids of the same calls."""
         self.passages: list[PassageRef] | None = None
         self.tokens: list[Tokens] | None = None
-        """Only while the thread can go on: to train on them reads the log."""
+        """Its own, while it can go on or be continued: to train on them reads the log."""
         self.info: ThreadInfo | None = None
 
     def freeze(self) -> ThreadInfo:
@@ -119,8 +131,26 @@ class ThreadState:
                 verdict=self.verdict,
                 claims=self.claims,
                 detail=self.detail,
+                score=self.score,
+                state=self.state,
+                finish=self.finish,
+                confidence=self.confidence,
+                tokens=self.meter.prompt + self.meter.completion,
             )
         return self.info
+
+    def token_path(self) -> list[int]:
+        """The token ids from the first message to the last, as far as the server gave them."""
+        parts: list[tuple[int, ...]] = []
+        thread: ThreadState | None = self
+        while thread is not None:
+            for tokens in reversed(thread.tokens or ()):
+                parts.append(tokens.ids)
+                if tokens.rebased:
+                    thread = None
+                    break
+            thread = thread.parent if thread is not None else None
+        return [token for ids in reversed(parts) for token in ids]
 
     def path(self) -> list[MessageNode]:
         """The states from the first message to the last."""

@@ -24,6 +24,7 @@ from researcher.events import (
     RunStarted,
     RunSteered,
     Scored,
+    StateReached,
     ThreadFinished,
     ThreadStarted,
     ToolCalled,
@@ -90,9 +91,12 @@ def describe(event: Event) -> str | None:
             return f"calls {name} {clip(arguments)}"
         case ToolReturned(name=name, status=status, content=content):
             return f"{name} gives {status}: {clip(content)}"
-        case Scored(verdict=verdict):
+        case Scored(verdict=verdict, guide=guide):
             reason = f" ({clip(verdict.reason)})" if verdict.reason else ""
-            return f"{verdict.by} says {verdict.status}{reason}"
+            scored = guide and verdict.score is not None
+            return f"{verdict.by} " + (f"scores {verdict.score:.3g}" if scored else f"says {verdict.status}") + reason
+        case StateReached(state=state):
+            return f"comes to the state {clip(state)}"
         case ClaimAdded(claim=claim):
             return f"claims{'' if claim.evidence else ' without evidence'}: {clip(claim.text)}"
         case ClaimJudged(verdict=judged, by=by, reason=reason):

@@ -7,6 +7,7 @@ for calls nobody made; threads end anywhere.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from hypothesis import strategies as st
 
@@ -26,6 +27,7 @@ from researcher.events import (
     RunStarted,
     RunSteered,
     Scored,
+    StateReached,
     ThreadFinished,
     ThreadStarted,
     ToolCalled,
@@ -113,7 +115,14 @@ def returns(draw: st.DrawFn, call: ToolCall) -> ToolReturned:
 @st.composite
 def threads(draw: st.DrawFn, key: str) -> list[Entry]:
     """The events of one thread."""
-    work = Work(key=key, messages=draw(st.sampled_from(PROMPTS)), group=draw(st.sampled_from(("", "g"))))
+    kind: Literal["answer", "step"] = draw(st.sampled_from(("answer", "step")))
+    work = Work(
+        key=key,
+        messages=draw(st.sampled_from(PROMPTS)),
+        group=draw(st.sampled_from(("", "g"))),
+        kind=kind,
+        parent=draw(st.sampled_from(("", "t0", "t1", "t9"))),
+    )
     bodies: list[EventBody] = [ThreadStarted(work=work)]
     for number in range(draw(st.integers(0, 3))):
         bodies += draw(turns(key, number))
@@ -122,7 +131,10 @@ def threads(draw: st.DrawFn, key: str) -> list[Entry]:
         text = draw(st.sampled_from(("4", "4.0", "five")))
         bodies.append(AnswerProposed(text=text, canonical="4" if text.startswith("4") else text))
         if draw(st.booleans()):
-            bodies.append(Scored(verdict=Verdict(status=draw(st.sampled_from(VerdictStatus)), by="exact")))
+            verdict = Verdict(status=draw(st.sampled_from(VerdictStatus)), by="exact", score=0.5)
+            bodies.append(Scored(verdict=verdict, guide=draw(st.booleans())))
+    if draw(st.booleans()):
+        bodies.append(StateReached(state=draw(st.sampled_from(("1 2", "3")))))
     outcome, boundary = draw(st.sampled_from(((Outcome.ANSWERED, None), (Outcome.FAILED, "model"))))
     bodies.append(ThreadFinished(outcome=outcome, boundary=boundary))
     return [(key, body) for body in bodies[: draw(st.integers(1, len(bodies)))]]

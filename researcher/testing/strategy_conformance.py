@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
-from researcher.events import Event, RunStarted, ThreadStarted
+from researcher.events import Event, RunStarted
 from researcher.graph import ThoughtGraph
 from researcher.protocols import BudgetLeft, Plan, Strategy, View
 from researcher.testing.simulate import UNLIMITED, Reply, Simulation, simulate
@@ -26,6 +27,7 @@ def check_strategy(strategy: Strategy, task: Task, reply: Respond) -> None:
     check_failures_end_it(strategy, task)
     check_a_spent_budget_ends_it(strategy, task, reply)
     check_it_goes_on_after_a_crash(strategy, task, reply)
+    check_the_memo_changes_nothing(strategy, task, reply)
 
 
 def check_it_answers_with_any_number_of_slots(strategy: Strategy, task: Task, reply: Respond) -> None:
@@ -74,19 +76,38 @@ def check_a_spent_budget_ends_it(strategy: Strategy, task: Task, reply: Respond)
     assert not late, f"started on a spent budget: {late}"
 
 
-def check_it_goes_on_after_a_crash(strategy: Strategy, task: Task, reply: Respond) -> None:
-    """From any prefix of the log it asks only for work that is not there yet."""
+def check_it_goes_on_after_a_crash(strategy: Strategy, task: Task, reply: Respond, *, crashes: int = 40) -> None:
+    """After a crash at any event it goes on to an answer, and never asks for work that is there (`simulate` checks).
+
+    What it kept in `View.memo` is gone then. Long logs are cut at `crashes` places that are spread over them.
+    """
     whole = simulate(strategy, task, reply, slots=3)
-    for keep in range(len(whole.started)):
-        graph = _opened(task)
-        seq = graph.seq
-        for key in whole.started[:keep]:
-            seq += 1
-            graph.apply(Event(seq, key, 0.0, ThreadStarted(work=_work(whole, key))))
-        in_flight = {key: _work(whole, key) for key in whole.started[:keep]}
-        plan: Plan = strategy.plan(View(task, graph, in_flight, 3, UNLIMITED))
-        again = {work.key for work in plan.start} & set(in_flight)
-        assert not again, f"asked again for {again}"
+    step = max(1, len(whole.events) // crashes)
+    for keep in range(1, len(whole.events), step):
+        resumed = simulate(strategy, task, reply, slots=3, log=whole.events[:keep])
+        assert resumed.answer is not None, f"no answer after a crash at event {keep}: {resumed.failure}"
+
+
+def check_the_memo_changes_nothing(strategy: Strategy, task: Task, reply: Respond) -> None:
+    """With its memo taken away before each plan it does the same: what it keeps there is a fold of the graph."""
+    whole = simulate(strategy, task, reply, slots=3, seed=7)
+    without = simulate(_Forgetful(strategy), task, reply, slots=3, seed=7)
+    assert whole.started == without.started
+    assert whole.answer == without.answer
+
+
+class _Forgetful:
+    """A strategy whose memo is always empty."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self._strategy = strategy
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self._strategy.needs
+
+    def plan(self, view: View) -> Plan:
+        return self._strategy.plan(replace(view, memo={}))
 
 
 def _opened(task: Task) -> ThoughtGraph:
