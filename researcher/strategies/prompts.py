@@ -67,7 +67,7 @@ _CHOOSE = "Which candidate is the most promising? Reply its number."
 _REVISE = (
     "Check the attempt. If it is right give its answer again, else find a better one. End with <answer>...</answer>."
 )
-_AGGREGATE = "Some of the attempts are wrong. Check them and give the best answer, or a better one. End with <answer>...</answer>."
+_AGGREGATE = "Some attempts are wrong. Check them, give the best answer or a better one. End with <answer>...</answer>."
 
 _DOCUMENT_TOOLS = frozenset({"search", "read", "fetch"})
 
