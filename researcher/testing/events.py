@@ -113,15 +113,15 @@ def returns(draw: st.DrawFn, call: ToolCall) -> ToolReturned:
 
 
 @st.composite
-def threads(draw: st.DrawFn, key: str) -> list[Entry]:
-    """The events of one thread."""
+def threads(draw: st.DrawFn, key: str, *, forks: bool = True) -> list[Entry]:
+    """The events of one thread; `forks`: it may continue another one."""
     kind: Literal["answer", "step"] = draw(st.sampled_from(("answer", "step")))
     work = Work(
         key=key,
         messages=draw(st.sampled_from(PROMPTS)),
         group=draw(st.sampled_from(("", "g"))),
         kind=kind,
-        parent=draw(st.sampled_from(("", "t0", "t1", "t9"))),
+        parent=draw(st.sampled_from(("", "t0", "t1", "t9"))) if forks else "",
     )
     bodies: list[EventBody] = [ThreadStarted(work=work)]
     for number in range(draw(st.integers(0, 3))):
