@@ -21,7 +21,14 @@ from researcher.engine.budget import Ledger, Prices
 from researcher.engine.claims import SourceTexts
 from researcher.engine.journal import Journal
 from researcher.engine.judging import Bench
-from researcher.engine.preflight import check_budget, check_capabilities, check_question, check_seed, check_tools
+from researcher.engine.preflight import (
+    check_budget,
+    check_capabilities,
+    check_question,
+    check_seed,
+    check_tools,
+    check_verifier,
+)
 from researcher.engine.reasoner import Shared
 from researcher.engine.run import Run, RunResult
 from researcher.engine.toolbox import Toolbox
@@ -235,10 +242,13 @@ class Orchestrator:
         check_question(task)
         check_budget(budget, priced=self._prices is not None)
         check_tools(task, self.tools)
-        check_capabilities(name, strategy, task, self.uri, self.capabilities)
+        needs = strategy.needs | ({"tools"} if task.tools else set())
+        check_capabilities(name, needs, self.uri, self.capabilities)
+        check_verifier(name, strategy, task)
         bench = Bench(task, self.model, self._scorers)
         for scorer in getattr(strategy, "scorers", ()):
-            bench.scorer(scorer)
+            needs = getattr(bench.scorer(scorer), "needs", ())
+            check_capabilities(scorer, needs, self.uri, self.capabilities, what="Scorer")
 
     async def _open_tools(self, stack: AsyncExitStack) -> dict[str, Tool]:
         names = [tool for tool in self._wanted or () if isinstance(tool, str)]

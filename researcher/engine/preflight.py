@@ -46,11 +46,32 @@ def check_tools(task: Task, available: Collection[str]) -> None:
             )
 
 
-def check_capabilities(name: str, strategy: Strategy, task: Task, uri: str, capabilities: Capabilities) -> None:
+CAPABILITIES = {
+    "tools": ("tool calls", "vLLM started with a tool parser, llama.cpp started with --jinja, and most hosted servers"),
+    "logprobs": ("log probabilities", "vLLM, llama.cpp, and some hosted servers"),
+    "steps": ("to continue a begun reply (prefill, or completions of token ids)", "vLLM, SGLang and llama.cpp"),
+    "prefill": ("to continue a begun reply", "vLLM, SGLang and llama.cpp"),
+    "token_ids": ("token ids", "vLLM, and llama.cpp with a Qwen chat template"),
+}
+"""What a capability is, and which servers have it; the embedded model has all of these."""
+
+
+def check_capabilities(
+    name: str, needs: Collection[str], uri: str, capabilities: Capabilities, *, what: str = "Strategy"
+) -> None:
     """Raise UserError that says which capability the server lacks and which servers have it."""
-    for need in sorted(strategy.needs | ({"tools"} if task.tools else set())):
+    for need in sorted(needs):
         if not getattr(capabilities, need, False):
+            words, servers = CAPABILITIES.get(need, (need, "other servers"))
             raise UserError(
-                f"Strategy {name} needs {need} for this task, which {uri} does not offer; vLLM started with tool "
-                f"parsing and log probabilities, and the embedded model, do."
+                f"{what} {name} needs {words}, which {uri} does not offer; {servers} do, and the embedded model does."
             )
+
+
+def check_verifier(name: str, strategy: Strategy, task: Task) -> None:
+    """Raise UserError where the strategy rests on verdicts and neither the task nor the strategy names a verifier."""
+    if getattr(strategy, "needs_verdicts", False) and task.verifier is None:
+        raise UserError(
+            f"Strategy {name} needs a verifier or a scorer, and this task has none; give --verifier NAME for a rule, "
+            f"or --param scorer=judge (any chat model), scorer=orm or scorer=prm (a model with log probabilities)."
+        )
