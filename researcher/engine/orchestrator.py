@@ -247,7 +247,7 @@ class Orchestrator:
         check_verifier(name, strategy, task)
         bench = Bench(task, self.model, self._scorers)
         for scorer in getattr(strategy, "scorers", ()):
-            needs = getattr(bench.scorer(scorer), "needs", ())
+            needs = getattr(bench.scorer(scorer), "needs", frozenset())
             check_capabilities(scorer, needs, self.uri, self.capabilities, what="Scorer")
 
     async def _open_tools(self, stack: AsyncExitStack) -> dict[str, Tool]:

@@ -73,5 +73,5 @@ def check_verifier(name: str, strategy: Strategy, task: Task) -> None:
     if getattr(strategy, "needs_verdicts", False) and task.verifier is None:
         raise UserError(
             f"Strategy {name} needs a verifier or a scorer, and this task has none; give --verifier NAME for a rule, "
-            f"or --param scorer=judge (any chat model), scorer=orm or scorer=prm (a model with log probabilities)."
+            f"or --set scorer=judge (any chat model), scorer=orm or scorer=prm (a model with log probabilities)."
         )

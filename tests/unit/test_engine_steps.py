@@ -108,7 +108,7 @@ def orchestrator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
     monkeypatch.setattr("researcher.engine.orchestrator.load_strategy", lambda name, params: Chain(**(params or {})))
 
     def make(replies: Any = writer, can: Capabilities = CAN, **scorers: Any) -> Orchestrator:
-        own = {"taste": Taste()} if not scorers else scorers
+        own = scorers or {"taste": Taste()}
         return Orchestrator(ScriptedModel(replies, capabilities=can), home=tmp_path, tools=[], scorers=own)
 
     return make
@@ -212,14 +212,14 @@ async def test_what_the_server_lacks_is_said_before_anything_is_spent(
     orchestrator: Callable[..., Orchestrator],
 ) -> None:
     async with orchestrator(can=Capabilities()) as engine:
-        with pytest.raises(UserError, match="continue a begun reply.*vLLM"):
+        with pytest.raises(UserError, match=r"continue a begun reply.*vLLM"):
             await engine.start(TASK, strategy="chain")
         assert engine.model.calls == 0  # type: ignore[attr-defined]
 
 
 async def test_an_unknown_scorer_is_refused(orchestrator: Callable[..., Orchestrator]) -> None:
     async with orchestrator() as engine:
-        with pytest.raises(UserError, match="prmm.*did you mean"):
+        with pytest.raises(UserError, match=r"prmm.*did you mean"):
             await engine.start(TASK, strategy="chain", params={"scorer": "prmm"})
 
 
