@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,7 +52,7 @@ class Orchestrator:
     tools and tools of your own; None takes every built-in tool that can work here. `scorers`: verifiers of your own by
     the name that a strategy's `scorer` or a task's `verifier` gives. `concurrency` bounds the threads
     of one run; how many calls the server gets at once adapts by itself. `stream`: None streams where a call may be
-    cut short.
+    cut short. `store` makes the log of a new run: one that is not on disk cannot be resumed.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Orchestrator:
         concurrency: int = 10_000,
         stream: bool | None = None,
         record_tokens: bool = True,
+        store: Callable[[Path], Store] = RunStore.create,
     ) -> None:
         if concurrency < 1:
             raise UserError(f"A run needs room for one thread at least; concurrency is {concurrency}.")
@@ -81,6 +82,7 @@ class Orchestrator:
         self._concurrency = concurrency
         self._stream = stream
         self._record_tokens = record_tokens
+        self._store = store
         self._stack = AsyncExitStack()
         self._runs: dict[str, Run] = {}
         self._group: TaskGroup
@@ -155,7 +157,7 @@ class Orchestrator:
             raise UserError(f"The task, parameters or settings cannot be recorded: {error}.") from None
         ledger = Ledger(budget, now=time.monotonic, prices=self._prices)
         path = run_path(self.home, run_id)
-        async with _until_launched(await anyio.to_thread.run_sync(RunStore.create, path)) as store:
+        async with _until_launched(await anyio.to_thread.run_sync(self._store, path)) as store:
             journal = Journal(store, ThoughtGraph())
             await journal.durable(journal.add(None, began))
             return self._launch(run_id, planner, journal, ledger, began)
@@ -276,7 +278,7 @@ class Orchestrator:
 
 
 @asynccontextmanager
-async def _until_launched(store: RunStore) -> AsyncIterator[RunStore]:
+async def _until_launched(store: Store) -> AsyncIterator[Store]:
     """Closes the store if the run is not launched after all; a run that is closes it itself."""
     try:
         yield store

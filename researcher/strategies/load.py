@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -20,6 +21,7 @@ def strategy_names() -> list[str]:
     return sorted({point.name for point in entry_points(group=GROUP)})
 
 
+@cache  # to look through all installed packages takes ten milliseconds, and an evaluation starts thousands of runs
 def strategy_class(name: str) -> type[BaseModel]:
     """The strategy's class, a pydantic model of its parameters. Raises UserError with the nearest names."""
     for point in entry_points(group=GROUP, name=name):
