@@ -169,6 +169,7 @@ class ThreadInfo(NamedTuple):
     `claims` are those it quoted with evidence of its own: what others found for the same words does not count.
     `final` is its last message; of a step, that step's text alone. `score` in [0, 1] is the scorer's (None: it has
     none, or could not score), `state` the task's state it came to, `confidence` that of each token of its last reply.
+    `tokens` are all it has used, prompts included; `sampled` are those that were sampled.
     """
 
     key: str
@@ -186,6 +187,7 @@ class ThreadInfo(NamedTuple):
     finish: FinishReason | None = None
     confidence: tuple[float, ...] = ()
     tokens: int = 0
+    sampled: int = 0
 
 
 class ClaimInfo(NamedTuple):

@@ -266,7 +266,8 @@ class Work(Frozen, frozen=True, kw_only=True):
     `step` samples one next piece of the assistant's turn, up to a string of `sampling.stop`, and ends there: its
     parent is the step before it, and a given last message of the assistant ("Wait") is part of the same turn.
     `scorer` names the verifier that scores what this thread comes to (its answer, or its step) to steer a search;
-    the task's own verifier keeps the word on whether an answer is right.
+    the task's own verifier keeps the word on whether an answer is right. `uses`: the keys of the threads whose
+    findings the prompt holds, so that the graph can say what an aggregated or revised answer was made from.
     """
 
     key: str
@@ -282,6 +283,7 @@ class Work(Frozen, frozen=True, kw_only=True):
     parent: str = ""
     scorer: str = ""
     confidence: Confidence | None = None
+    uses: tuple[str, ...] = ()
 
 
 class Claim(Frozen, frozen=True, kw_only=True):

@@ -142,6 +142,9 @@ def _new_thread(state: State, key: str, work: Work) -> ThreadState:
     state.groups.setdefault(work.group, []).append(thread)
     state.node(thread.id, NodeKind.THREAD, thread)
     state.edge(RUN, thread.id, EdgeKind.SPAWNED)
+    for used in work.uses:
+        if (other := state.threads.get(used)) is not None and other is not thread:
+            state.edge(thread.id, other.id, EdgeKind.USES)
     return thread
 
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from researcher.events import Event, RunStarted
 from researcher.graph.fold import apply
-from researcher.graph.nodes import RUN, EdgeKind, MessageNode, thread_id
+from researcher.graph.nodes import RUN, EdgeKind, MessageNode
 from researcher.graph.state import State
 from researcher.graph.threads import ThreadState
 from researcher.protocols import ClaimInfo, ThreadInfo
@@ -212,13 +212,18 @@ class ThoughtGraph:
         return list(leaves.values())
 
     def ancestors(self, canonical: str) -> set[str]:
-        """Ids of all nodes an answer class rests on: its threads, their states, calls, sources and claims."""
+        """Ids of all nodes an answer class rests on: its threads and those that they continue or whose findings
+        they use, their states, calls, sources and claims."""
         found: set[str] = set()
         graph = self._state.nx
-        for _, key in self._state.votes[None].get(canonical, ()):
-            thread = self._state.threads[key]
-            found |= {RUN, thread_id(key), *thread.claims}
+        threads = [key for _, key in self._state.votes[None].get(canonical, ())]
+        while threads:
+            thread = self._state.threads.get(threads.pop())
+            if thread is None or thread.id in found:
+                continue
+            found |= {RUN, thread.id, *thread.claims}
             found.update(node.id for node in thread.path())
+            threads += [thread.work.parent, *thread.work.uses]
         follow = {EdgeKind.CALLED, EdgeKind.READ, EdgeKind.CITES}
         stack = list(found - {RUN})
         while stack:

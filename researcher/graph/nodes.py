@@ -41,6 +41,7 @@ class EdgeKind(enum.StrEnum):
 
     SPAWNED = "spawned"  # run -> thread
     STARTS = "starts"  # thread -> the last message it was given
+    USES = "uses"  # thread -> a thread whose findings its prompt holds
     NEXT = "next"  # message -> message
     CALLED = "called"  # message -> tool_call
     RETURNED = "returned"  # tool_call -> the tool message

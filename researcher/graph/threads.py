@@ -136,6 +136,7 @@ class ThreadState:
                 finish=self.finish,
                 confidence=self.confidence,
                 tokens=self.meter.prompt + self.meter.completion,
+                sampled=self.meter.completion,
             )
         return self.info
 

@@ -122,6 +122,7 @@ def threads(draw: st.DrawFn, key: str, *, forks: bool = True) -> list[Entry]:
         group=draw(st.sampled_from(("", "g"))),
         kind=kind,
         parent=draw(st.sampled_from(("", "t0", "t1", "t9"))) if forks else "",
+        uses=draw(st.sampled_from(((), ("t0",), ("t1", "t9")))) if forks else (),
     )
     bodies: list[EventBody] = [ThreadStarted(work=work)]
     for number in range(draw(st.integers(0, 3))):

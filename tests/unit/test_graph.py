@@ -285,6 +285,41 @@ def test_ancestors_are_what_the_answer_rests_on() -> None:
     assert nx.has_path(graph.nx, "run", answer_id("a"))
 
 
+def test_an_aggregated_answer_rests_on_the_threads_whose_findings_it_used() -> None:
+    def using(key: str, *uses: str, parent: str = "") -> Entry:
+        said_to_it = (Message(role="user", content=f"prompt of {key}"),)
+        return (key, ThreadStarted(work=Work(key=key, messages=said_to_it, uses=uses, parent=parent)))
+
+    evidence = (Evidence(sha256=SHA, start=0, end=2),)
+    graph = fold(
+        using("a"), said("a", "A"), ("a", ClaimAdded(claim=Claim(text="c", evidence=evidence))),
+        using("b"), said("b", "B"), using("c"), said("c", "C"), using("later", parent="b"), said("later", "B2"),
+        using("joined", "a", "later", "never started", "joined"), said("joined", "J"), using("again", "joined"),
+        said("again", "J"), answered("again", "J", "j"),
+    )  # fmt: skip
+    uses = [(s, t) for s, t, kind in graph.nx.edges(keys=True) if kind == EdgeKind.USES]
+    assert sorted(uses) == [
+        (thread_id("again"), thread_id("joined")),
+        (thread_id("joined"), thread_id("a")),
+        (thread_id("joined"), thread_id("later")),
+    ]
+    assert all(data for _, data in graph.nx.nodes(data="data")), "no node comes from an edge alone"
+    found = graph.ancestors("j")
+    assert {thread_id(key) for key in ("again", "joined", "a", "later", "b")} <= found
+    assert {claim_id("c"), source_id(SHA), graph.path("a")[-1].id} <= found
+    assert thread_id("c") not in found
+
+
+def test_a_thread_shows_what_it_sampled_apart_from_what_it_read() -> None:
+    graph = fold(
+        started("a"), said("a", "x", usage=Usage(prompt_tokens=10, completion_tokens=3, calls=1)),
+        ("a", BudgetCharged(usage=Usage(completion_tokens=2), reason="failed attempts")),
+    )  # fmt: skip
+    info = graph.thread("a")
+    assert info is not None
+    assert (info.tokens, info.sampled) == (15, 5)
+
+
 def test_usage_adds_up_with_what_no_message_carries() -> None:
     graph = fold(
         started("a"), ("a", CallStarted()),
