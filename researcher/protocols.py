@@ -246,7 +246,8 @@ class View:
     """All a strategy knows when it plans.
 
     `memo` is the run's scratch: a strategy may keep there what it folded from the graph, under a name of its own, and
-    must be able to do without: after a resume it is empty, and the same plans must follow.
+    must be able to do without: after a resume it is empty, and the same plans must follow. `state` is the task's
+    state after some steps (None: no legal state), for steps that no thread wrote; None where the task knows no states.
     """
 
     task: Task
@@ -257,6 +258,7 @@ class View:
     seed: int = 0
     draining: bool = False
     memo: dict[str, Any] = field(default_factory=dict)
+    state: Callable[[Sequence[str]], str | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

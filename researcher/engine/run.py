@@ -28,7 +28,7 @@ from researcher.events import (
     ThreadStarted,
 )
 from researcher.graph import ThoughtGraph
-from researcher.protocols import BudgetLeft, Plan, Strategy, View
+from researcher.protocols import BudgetLeft, Plan, StateKey, Strategy, View
 from researcher.types import Answer, Outcome, Usage, Work
 
 logger = logging.getLogger(__name__)
@@ -220,6 +220,7 @@ class Run:
             seed=self.seed,
             draining=self._draining,
             memo=self._memo,
+            state=self.shared.bench.state if isinstance(self.shared.bench.verifier, StateKey) else None,
         )
 
     def _apply(self, group: TaskGroup, plan: Plan) -> None:

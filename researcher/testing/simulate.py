@@ -85,10 +85,12 @@ def simulate(
     seed: int = 0,
     budget: Callable[[Simulation], BudgetLeft] = lambda _: UNLIMITED,
     log: Sequence[Event] = (),
+    state: Callable[[Sequence[str]], str | None] | None = None,
 ) -> Simulation:
     """Run the strategy to its answer or failure. Raises AssertionError if it stalls or overfills the slots.
 
-    `log`: the beginning of a run that a crash cut short; its open threads are run anew.
+    `log`: the beginning of a run that a crash cut short; its open threads are run anew. `state`: the task's state
+    after some steps, as `View.state` has it.
     """
     simulation = Simulation(ThoughtGraph.fold(log), events=list(log))
     running: dict[str, Work] = dict(simulation.graph.in_flight)
@@ -102,7 +104,7 @@ def simulate(
     while True:
         simulation.plans += 1
         left = budget(simulation)
-        view = View(task, simulation.graph, running, slots - len(running), left, seed, memo=memo)
+        view = View(task, simulation.graph, running, slots - len(running), left, seed, memo=memo, state=state)
         plan = strategy.plan(view)
         _apply(plan, simulation, book, running, queue, reply)
         assert len(running) <= slots, "the strategy started more threads than there were free slots"
