@@ -93,9 +93,24 @@ def test_every_beginning_of_a_conversation_renders_to_a_beginning(render: Any, s
 
 
 def test_without_thinking_the_prompt_goes_on_into_the_same_text(render: Any) -> None:
-    example = solved("judging")
+    example = solved("splitting")
     prompt = render(example.messages[:2], add_generation_prompt=True, enable_thinking=False)
     assert text_of(example) == prompt + example.answer + "<|im_end|>\n"
+
+
+def test_a_reply_without_reasoning_begins_with_its_content(render: Any) -> None:
+    example = solved("step_4")
+    content = example.messages[2]["content"]
+    prompt = render(example.messages[:2], add_generation_prompt=True)
+    for message in ({"content": content}, {"content": content, "reasoning_content": None}):
+        assert render([*example.messages[:2], {"role": "assistant", **message}]) == f"{prompt}{content}<|im_end|>\n"
+
+
+def test_a_step_ends_on_a_token_of_its_own(packed: Any) -> None:
+    for seed in range(20):
+        content = solved("step_24", seed).messages[2]["content"]
+        tokens = packed.tokenizer.encode(content).tokens
+        assert tokens.count("Ċ") == content.count("\n") == 3
 
 
 def test_arguments_as_text_or_object_and_both_names_of_the_reasoning_render_alike(render: Any) -> None:

@@ -18,6 +18,7 @@ from researcher.train.embedded.tasks.example import Example
 from researcher.train.embedded.tasks.worlds import World
 
 SKILLS = data.SKILLS
+VERDICTS = ("judging", "process", "outcome", "value", "choose", "propose")
 NAME = re.compile(r"\b(?:[BDFGHJKLMNPRSTVZ][aeiou])(?:[bdfghjklmnprstvz][aeiou]){1,2}[nrlstkm]?\b")
 
 FIXED = {"River"}
@@ -57,7 +58,10 @@ def test_every_trace_ends_in_its_right_answer(examples: list[Example]) -> None:
         content = example.messages[-1]["content"]
         if example.skill == "lookup":
             assert f"So {example.answer}." in example.messages[-1]["reasoning_content"]
-        elif example.skill == "judging":
+        elif example.skill in VERDICTS:
+            assert example.answer == content
+            if example.skill in ("value", "choose", "propose"):
+                continue
             assert parse_verdict(content) == content == example.answer
         elif example.skill == "splitting":
             assert [f"{i}. {q}" for i, q in enumerate(parse_subquestions(content), 1)] == example.answer.splitlines()
@@ -147,15 +151,16 @@ def test_no_held_out_name_is_in_training_and_only_they_are_in_evaluation() -> No
 
 def test_no_held_out_name_is_in_any_training_text(examples: list[Example]) -> None:
     words = {word for example in examples for message in example.messages for word in NAME.findall(message["content"])}
-    assert len(words) > 500
+    assert len(words) > 250
     assert not {word for word in words if names.is_held_out(word)} - FIXED
 
 
 def test_no_held_out_countdown_problem_is_in_training(examples: list[Example]) -> None:
     for example in examples:
-        if example.skill.startswith("countdown"):
-            numbers = [int(n) for n in re.findall(r"\d+", example.messages[1]["content"])]
-            target = numbers.pop(0 if example.messages[1]["content"].startswith("Make") else -1)
+        if example.skill.startswith("countdown") or example.skill in data.PUZZLE_SKILLS:
+            question = example.messages[1]["content"].splitlines()[0].removeprefix("Question: ")
+            numbers = [int(n) for n in re.findall(r"\d+", question)]
+            target = numbers.pop(0 if question.startswith("Make") else -1)
             assert not countdown.is_held_out(numbers, target)
 
 

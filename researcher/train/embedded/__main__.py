@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 SHIPPED = Path(__file__).parents[2] / "models" / "weights" / "reasoner.gguf"
@@ -27,7 +28,9 @@ def _train(args: argparse.Namespace) -> None:
         made.save(str(kept))
     start = args.start_at or time.time()
     end = args.end_at or start + 60 * args.minutes
-    plan = Plan(folder, start, end, seed=args.seed, threads=args.threads, batch_tokens=args.batch)
+    plan = Plan(folder, start, end, seed=args.seed, threads=args.threads, batch_tokens=args.batch, init=args.init)
+    if args.init:  # what is there already would be lost at the rates of a fresh run
+        plan = replace(plan, muon_rate=0.013, adam_rate=0.0025, stable=0.2)
     if args.ranks == 1:
         train(plan, Tokenizer.from_file(str(kept)), Shape())
         return
@@ -65,16 +68,19 @@ def _world(args: argparse.Namespace) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     from researcher.train.embedded import data
-    from researcher.train.embedded.evaluate import greedy, vote
+    from researcher.train.embedded.evaluate import greedy, rank, vote
     from researcher.train.embedded.served import serve
 
     skills = args.skills or data.SKILLS
     with serve(args.gguf, slots=args.slots, threads=args.threads) as served:
         for skill in skills:
+            if args.rank:
+                print(json.dumps(rank(served, skill, args.count)._asdict()), flush=True)
+                continue
             if args.samples:
                 print(json.dumps(vote(served, skill, args.count, args.samples, args.temperature)._asdict()), flush=True)
                 continue
-            score, outcomes, examples = greedy(served, skill, args.count)
+            score, outcomes, examples = greedy(served, skill, args.count, foreign=args.foreign)
             print(
                 json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in score._asdict().items()}),
                 flush=True,
@@ -100,6 +106,7 @@ def main() -> None:
     train.add_argument("--threads", type=int, default=1, help="of each process")
     train.add_argument("--ranks", type=int, default=2, help="processes that share their gradients")
     train.add_argument("--batch", type=int, default=6144, help="tokens of a batch of one process")
+    train.add_argument("--init", type=Path, help="begin with the weights of this GGUF, at lower rates")
     train.add_argument("--new-tokenizer", action="store_true", help="learn one anew, not the shipped one's")
     train.set_defaults(run=_train)
     convert = commands.add_parser("convert", help="a checkpoint or a transformers folder -> GGUF")
@@ -118,6 +125,8 @@ def main() -> None:
     evaluate.add_argument("--count", type=int, default=300)
     evaluate.add_argument("--samples", type=int, default=0, help="vote of so many samples instead of greedy")
     evaluate.add_argument("--temperature", type=float, default=0.8)
+    evaluate.add_argument("--foreign", action="store_true", help="worlds with foreign names, phrases and documents")
+    evaluate.add_argument("--rank", action="store_true", help="accuracy and area under the curve of one-token verdicts")
     evaluate.add_argument("--slots", type=int, default=16)
     evaluate.add_argument("--threads", type=int, default=1)
     evaluate.add_argument("--show", type=int, default=0, help="print so many wrong conversations of each skill")

@@ -1,8 +1,9 @@
 """The chat format: the Jinja template that ships with the model, and the same rendering with a loss mask.
 
-It is Qwen3's with two differences. The reasoning of earlier turns is kept, so that every rendering of a
+It is Qwen3's with three differences. The reasoning of earlier turns is kept, so that every rendering of a
 conversation begins with the rendering of its beginning; and a tool is one line, `search(query): Search ...`,
-because a JSON schema would cost this model a tenth of its context.
+because a JSON schema would cost this model a tenth of its context. An assistant message that says nothing of
+reasoning and calls no tool is its content alone, so that a step-by-step solution can be continued where it stands.
 """
 
 from __future__ import annotations
@@ -41,7 +42,11 @@ CHAT_TEMPLATE = """\
 {%- elif message.role == 'assistant' -%}
 {%- set reasoning = (message.reasoning_content or message.reasoning or '') | trim -%}
 {%- set content = (message.content or '') | trim -%}
-{{- '<|im_start|>assistant\\n<think>\\n' + reasoning + '\\n</think>\\n\\n' + content -}}
+{{- '<|im_start|>assistant\\n' -}}
+{%- if message.reasoning_content is string or message.reasoning is string or message.tool_calls -%}
+{{- '<think>\\n' + reasoning + '\\n</think>\\n\\n' -}}
+{%- endif -%}
+{{- content -}}
 {%- for tool_call in message.tool_calls or [] -%}
 {%- set function = tool_call.function or tool_call -%}
 {%- if content or not loop.first -%}{{- '\\n' -}}{%- endif -%}
@@ -93,6 +98,8 @@ def said(message: Message) -> str:
         for c in message.get("tool_calls", ())
     ]
     body = "\n".join([*([content] if content else []), *calls])
+    if "reasoning_content" not in message and not calls:
+        return body
     return f"<think>\n{message.get('reasoning_content', '')}\n</think>\n\n{body}"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from researcher_tools.corpus import Corpus
 
-from researcher.train.embedded.tasks import arithmetic, countdown, lookup, teamwork
+from researcher.train.embedded.tasks import arithmetic, countdown, foreign_worlds, lookup, steps, teamwork
 from researcher.train.embedded.tasks.documents import (
     Style,
     ask_chain,
@@ -24,18 +24,28 @@ from researcher.train.embedded.tasks.example import Example, Skill
 from researcher.train.embedded.tasks.worlds import World
 
 MIX: dict[Skill, float] = {
-    "one_hop": 0.11,
-    "two_hops": 0.13,
-    "three_hops": 0.03,
-    "comparison": 0.11,
+    "one_hop": 0.05,
+    "two_hops": 0.05,
+    "three_hops": 0.01,
+    "comparison": 0.07,
     "unanswerable": 0.05,
-    "countdown_3": 0.19,
-    "countdown_4": 0.03,
+    "countdown_3": 0.06,
+    "countdown_4": 0.01,
     "arithmetic": 0.01,
-    "splitting": 0.04,
-    "synthesis": 0.05,
-    "judging": 0.05,
-    "lookup": 0.20,
+    "splitting": 0.01,
+    "synthesis": 0.02,
+    "judging": 0.07,
+    "lookup": 0.09,
+    "step_3": 0.09,
+    "step_4": 0.10,
+    "step_24": 0.05,
+    "process": 0.06,
+    "outcome": 0.05,
+    "value": 0.04,
+    "propose": 0.03,
+    "choose": 0.02,
+    "revise": 0.03,
+    "aggregate": 0.03,
 }
 """Share of examples by skill; those over documents come in groups that share one world."""
 
@@ -44,6 +54,11 @@ SKILLS: tuple[Skill, ...] = tuple(skill for skill in MIX if skill != "lookup")
 """The skills that are evaluated: all but the drill."""
 
 DOCUMENT_SKILLS: tuple[Skill, ...] = ("one_hop", "two_hops", "three_hops", "comparison", "unanswerable")
+PUZZLE_SKILLS: tuple[Skill, ...] = (
+    "step_3", "step_4", "step_24", "process", "outcome", "value", "propose", "choose", "revise", "aggregate",
+)  # fmt: skip
+FOREIGN = 0.55
+"""Share of the worlds with foreign names and phrases."""
 _PER_WORLD = 3
 _HOPS = {"one_hop": 1, "two_hops": 2, "three_hops": 3}
 _TOOL_SETS = (("search", "read"), ("search", "read"), ("search",), ("search", "read", "python"))
@@ -65,12 +80,17 @@ def training(seed: int, shard: int, stage: float, mix: dict[Skill, float] | None
             if drill is not None:
                 yield drill
         else:
-            yield make(rng, skill)
+            yield make(rng, skill, foreign=rng.random() < FOREIGN)
+
+
+def _world(rng: random.Random, size: int) -> World:
+    make_world = foreign_worlds.make if rng.random() < FOREIGN else World.make
+    return make_world(rng, size, similar=rng.random() * 0.6)
 
 
 def _drill(rng: random.Random, stage: float) -> Example | None:
     size = rng.randrange(4, 10) if rng.random() < 0.4 else rng.randrange(4, 6 + int(8 + 27 * stage))
-    world = World.make(rng, size, similar=rng.random() * 0.6)
+    world = _world(rng, size)
     corpus = Corpus.from_texts(world.texts)
     example = lookup.make(rng, world, corpus)
     corpus.close()
@@ -81,7 +101,7 @@ def _over_documents(rng: random.Random, skills: list[Skill], stage: float) -> It
     if not skills:
         return
     size = rng.randrange(4, 6 + int(8 + 27 * stage))
-    world = World.make(rng, size, similar=rng.random() * 0.6)
+    world = _world(rng, size)
     corpus = Corpus.from_texts(world.texts)
     for skill in skills:
         style = Style(rng.choice(_TOOL_SETS), rng.choice((3, 4, 4, 4, 4, 5)), rng.random() < 0.3)
@@ -102,8 +122,13 @@ def solve(rng: random.Random, world: World, corpus: Corpus, skill: Skill, style:
     return chain and solve_chain(rng, world, corpus, chain, style)
 
 
-def make(rng: random.Random, skill: Skill, *, held_out: bool = False, documents: int | None = None) -> Example:
+def make(
+    rng: random.Random, skill: Skill, *, held_out: bool = False, documents: int | None = None, foreign: bool = False
+) -> Example:
     """One example of any skill over a world of its own."""
+    if skill in PUZZLE_SKILLS:
+        return steps.make(rng, skill, held_out=held_out)
+    make_world = foreign_worlds.make if foreign else World.make
     match skill:
         case "countdown_3" | "countdown_4":
             return countdown.make(rng, int(skill[-1]), held_out=held_out)
@@ -111,18 +136,19 @@ def make(rng: random.Random, skill: Skill, *, held_out: bool = False, documents:
             return arithmetic.make(rng, held_out=held_out)
     while True:
         if skill in DOCUMENT_SKILLS:
-            world = World.make(rng, documents or rng.randrange(6, 41), held_out=held_out)
+            world = make_world(rng, documents or rng.randrange(6, 41), held_out=held_out)
             corpus = Corpus.from_texts(world.texts)
             example = solve(rng, world, corpus, skill, Style())
             corpus.close()
         else:
-            world = World.make(rng, rng.randrange(6, 14), held_out=held_out)
+            world = make_world(rng, rng.randrange(6, 14), held_out=held_out)
             maker = {"splitting": teamwork.make_split, "synthesis": teamwork.make_synthesis}
             example = maker.get(skill, teamwork.make_judgement)(rng, world)
         if example is not None:
             return example
 
 
-def held_out(skill: Skill, count: int, seed: int = EVAL_SEED) -> list[Example]:
+def held_out(skill: Skill, count: int, seed: int = EVAL_SEED, *, foreign: bool = False) -> list[Example]:
     """Evaluation problems: held-out names and numbers, four hits a search, worlds of 6 to 40 documents."""
-    return [make(random.Random(f"eval/{seed}/{skill}/{i}"), skill, held_out=True) for i in range(count)]
+    name = f"foreign/{skill}" if foreign else skill
+    return [make(random.Random(f"eval/{seed}/{name}/{i}"), skill, held_out=True, foreign=foreign) for i in range(count)]

@@ -14,13 +14,24 @@ from typing import NamedTuple
 
 from researcher_tools.corpus import Corpus, render
 
-from researcher.strategies.prompts import parse_answer, parse_quotes, parse_subquestions, parse_verdict
+from researcher.strategies.prompts import (
+    parse_answer,
+    parse_choice,
+    parse_lines,
+    parse_quotes,
+    parse_subquestions,
+    parse_value,
+    parse_verdict,
+)
 from researcher.train.embedded import data
 from researcher.train.embedded.served import Served
 from researcher.train.embedded.tasks.countdown import value_of
 from researcher.train.embedded.tasks.example import Example, Message, Skill
+from researcher.train.embedded.tasks.puzzles import moves, reachable
 
 MAX_TURNS = 9
+SOLVED: tuple[Skill, ...] = ("countdown_3", "countdown_4", "step_3", "step_4", "step_24", "revise", "aggregate")
+"""The skills whose answer is an expression for the target."""
 
 
 class Outcome(NamedTuple):
@@ -121,8 +132,15 @@ def _read(example: Example, content: str) -> str | None:
         case "splitting":
             found = parse_subquestions(content)
             return "\n".join(f"{i}. {text}" for i, text in enumerate(found, 1)) or None
-        case "judging":
+        case "judging" | "process" | "outcome":
             return parse_verdict(content) if len(content) == 1 else None
+        case "value":
+            return parse_value(content)
+        case "choose":
+            chosen = parse_choice(content, of=9)
+            return None if chosen is None else str(chosen + 1)
+        case "propose":
+            return "\n".join(parse_lines(content)) or None
     return parse_answer(content)
 
 
@@ -130,15 +148,30 @@ def is_right(example: Example, answer: str | None) -> bool:
     """Whether this answers the problem, checked without the trace."""
     if answer is None:
         return False
-    if example.skill in ("countdown_3", "countdown_4"):
+    if example.skill in SOLVED:
         numbers, target = stated(example)
         return value_of(answer, numbers) == target
+    if example.skill == "propose":
+        return proposes(example, answer)
     return canonical(answer) == canonical(example.answer)
 
 
+def proposes(example: Example, answer: str) -> bool:
+    """Whether every proposed line is a legal step and, where the state allows it, one still leads to the target."""
+    numbers, target = stated(example)
+    _, _, *steps = example.messages[1]["content"].splitlines()
+    state = tuple(int(n) for n in steps[-1].partition(" left ")[2].split()) if steps else tuple(sorted(numbers))
+    if len(state) == 1:
+        return answer == example.answer
+    legal = {f"{move.text} left {' '.join(map(str, left))}": left for move, left in moves(state)}
+    lines = answer.splitlines()
+    live = not reachable(state, target) or any(line in legal and reachable(legal[line], target) for line in lines)
+    return live and all(line in legal for line in lines)
+
+
 def stated(example: Example) -> tuple[list[int], int]:
-    """The numbers and the target of a Countdown problem, from its question."""
-    question: str = example.messages[1]["content"]
+    """The numbers and the target of a number puzzle, from its question."""
+    question: str = example.messages[1]["content"].splitlines()[0].removeprefix("Question: ")
     *numbers, target = (int(n) for n in re.findall(r"\d+", question))
     if question.startswith("Make"):  # the target comes first
         target, *numbers = (int(n) for n in re.findall(r"\d+", question))
@@ -160,9 +193,11 @@ def _quotes(corpus: Corpus, example: Example, content: str, answer: str | None) 
     return bool(quotes) and all(stand), bool(quotes) and all(numbered)
 
 
-def greedy(served: Served, skill: Skill, count: int) -> tuple[Score, list[Outcome], list[Example]]:
+def greedy(
+    served: Served, skill: Skill, count: int, *, foreign: bool = False
+) -> tuple[Score, list[Outcome], list[Example]]:
     """The score on `count` held-out problems, at temperature 0."""
-    examples = data.held_out(skill, count)
+    examples = data.held_out(skill, count, foreign=foreign)
     with ThreadPoolExecutor(served.slots) as pool:
         outcomes = list(pool.map(lambda example: solve(served, example), examples))
     return score(skill, outcomes), outcomes, examples
@@ -201,6 +236,8 @@ class Vote(NamedTuple):
     """Accuracy of one sample, on average."""
     majority: float
     """Accuracy of the most frequent canonical answer; a tie goes to the one that came first."""
+    greedy: float
+    """Accuracy of one greedy answer to the same problems."""
     verified: float
     """Share of problems where a sample is right: what an exact verifier would choose, where the task has one."""
 
@@ -210,6 +247,7 @@ def vote(served: Served, skill: Skill, count: int, samples: int = 16, temperatur
     examples = data.held_out(skill, count)
     jobs = [(example, i) for example in examples for i in range(samples)]
     with ThreadPoolExecutor(served.slots) as pool:
+        best = list(pool.map(lambda example: solve(served, example), examples))
         outcomes = list(pool.map(lambda job: solve(served, job[0], temperature=temperature, seed=job[1] + 1), jobs))
     majority = verified = 0
     for i, example in enumerate(examples):
@@ -218,4 +256,33 @@ def vote(served: Served, skill: Skill, count: int, samples: int = 16, temperatur
         majority += bool(counts) and is_right(example, counts.most_common(1)[0][0])
         verified += any(outcome.correct for outcome in mine)
     single = sum(outcome.correct for outcome in outcomes) / len(outcomes)
-    return Vote(skill, count, samples, temperature, single, majority / count, verified / count)
+    first = score(skill, best).accuracy
+    return Vote(skill, count, samples, temperature, single, majority / count, first, verified / count)
+
+
+class Ranking(NamedTuple):
+    """How well the two verdicts are told apart."""
+
+    skill: Skill
+    problems: int
+    accuracy: float
+    auc: float
+    """Chance that a right thing gets a higher probability of `+` than a wrong one."""
+
+
+def rank(served: Served, skill: Skill, count: int) -> Ranking:
+    """The accuracy of `+` and `-`, and the area under the curve by the difference of their log-probabilities."""
+    examples = data.held_out(skill, count)
+    with ThreadPoolExecutor(served.slots) as pool:
+        margins = list(pool.map(lambda example: _margin(served, example), examples))
+    right = [m for m, example in zip(margins, examples, strict=True) if example.answer == "+"]
+    wrong = [m for m, example in zip(margins, examples, strict=True) if example.answer == "-"]
+    pairs = sum((a > b) + 0.5 * (a == b) for a in right for b in wrong)
+    hits = sum(m > 0 for m in right) + sum(m <= 0 for m in wrong)
+    return Ranking(skill, count, hits / count, pairs / (len(right) * len(wrong)))
+
+
+def _margin(served: Served, example: Example) -> float:
+    choice = served.chat(example.messages[:2], limit=1, logprobs=True, top_logprobs=10)
+    found = {top["token"]: top["logprob"] for top in choice["logprobs"]["content"][0]["top_logprobs"]}
+    return float(found.get("+", -20.0)) - float(found.get("-", -20.0))

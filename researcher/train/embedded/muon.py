@@ -9,10 +9,15 @@ import torch
 from torch import Tensor
 
 
+def computing() -> torch.dtype:
+    """The type to multiply in: bfloat16 where the processor is made for it, since elsewhere it is emulated, slowly."""
+    return torch.bfloat16 if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else torch.float32
+
+
 def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
     """The nearest half-orthogonal matrices, roughly, by Newton and Schulz; batched over the first axis."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrices.bfloat16()
+    x = matrices.to(computing())
     flat = x.shape[1] > x.shape[2]
     x = x.mT if flat else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)

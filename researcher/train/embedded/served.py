@@ -62,13 +62,15 @@ class Served:
         temperature: float = 0.0,
         limit: int = 900,
         seed: int = 0,
+        **more: Any,
     ) -> dict[str, Any]:
-        """The first choice of a chat completion, with `usage` beside it."""
+        """The first choice of a chat completion, with `usage` beside it; `more` goes into the request."""
         body: dict[str, Any] = {
             "messages": list(messages),
             "temperature": temperature,
             "max_tokens": limit,
             "seed": seed,
+            **more,
         }
         if tools:
             body["tools"] = [TOOLS[tool] for tool in tools]

@@ -1,10 +1,11 @@
-"""Training from nothing on the generated stream, by the wall clock and resumable: `train(Plan(...))`."""
+"""Training on the generated stream, from nothing or from a GGUF, by the wall clock: `train(Plan(...))`."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -18,16 +19,24 @@ from torch import Tensor
 
 from researcher.train.embedded import data
 from researcher.train.embedded.chat import segments
+from researcher.train.embedded.convert import from_bits, read_gguf
 from researcher.train.embedded.model import Reasoner, Shape
-from researcher.train.embedded.muon import Muon
+from researcher.train.embedded.muon import Muon, computing
 from researcher.train.embedded.tasks.example import Example, Skill
 from researcher.train.embedded.tasks.lookup import QUESTION
+from researcher.train.embedded.tasks.steps import GIVEN_THOUGHT
 
 REST_WEIGHT = 0.1
 """Loss weight of the tokens that the model does not write itself."""
 
-VERDICT_WEIGHT = 8.0
-"""Loss weight of what the model writes as a judge: the whole skill is one token a row."""
+VERDICT_WEIGHTS: dict[Skill, float] = {"judging": 8.0, "process": 8.0, "outcome": 8.0, "value": 4.0, "choose": 6.0}
+"""Loss weight of a reply without thought: the whole skill is a token or two a row."""
+
+NUMBER_WEIGHT = 3.0
+"""Loss weight of the number of a passage: a token or two that decide what a whole sentence refers to."""
+
+_NUMBER = re.compile(r"\[\d+\]")
+_EMPTY = re.compile(re.escape(GIVEN_THOUGHT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +57,8 @@ class Plan:
     floor: float = 0.02
     threads: int = 2
     compiled: bool = True
+    init: Path | None = None
+    """The GGUF whose weights the run begins with."""
     save_every: float = 120.0
     max_steps: int = 10**9
     rank: int = 0
@@ -82,22 +93,36 @@ class Row:
             end += len(piece)
             ends.append(end)
             own.append(mine)
-        asked = [match.span() for match in QUESTION.finditer(text)] if example.skill == "lookup" else []
+        spans = list(_spans(example, text))
+        bare = not example.messages[-1].get("reasoning_content")
+        weight = VERDICT_WEIGHTS.get(example.skill, 1.0) if bare else 1.0
         part = 0
-        weight = VERDICT_WEIGHT if example.skill == "judging" else 1.0
         for token, (start, _) in zip(encoded.ids, encoded.offsets, strict=True):
             while start >= ends[part]:
                 part += 1
             self.ids.append(token)
-            given = not own[part] or any(a <= start < b for a, b in asked)
-            self.weights.append(REST_WEIGHT if given else weight)
+            special = next((w for a, b, w in spans if a <= start < b), weight)
+            self.weights.append(special if own[part] else REST_WEIGHT)
+
+
+def _spans(example: Example, text: str) -> Iterator[tuple[int, int, float]]:
+    """Where the model's own tokens have a weight of their own: (start, end, weight)."""
+    if example.skill == "judging" or example.skill in data.PUZZLE_SKILLS:
+        for match in _EMPTY.finditer(text):  # a server writes this, and only if it is told to
+            yield *match.span(), 0.0
+    if example.skill == "lookup":
+        for match in QUESTION.finditer(text):
+            yield *match.span(), REST_WEIGHT
+    if example.skill == "lookup" or example.skill in data.DOCUMENT_SKILLS:
+        for match in _NUMBER.finditer(text):
+            yield *match.span(), NUMBER_WEIGHT
 
 
 def batches(tokenizer: Tokenizer, plan: Plan, shard: int, limit: int = 1024) -> Iterator[tuple[Tensor, Tensor]]:
     """Padded batches of rows of like length, without end; the worlds grow with the plan's progress."""
     rng = random.Random(f"batches/{plan.seed}/{shard}")
     while True:
-        stage = min(1.0, plan.progress() * 5)
+        stage = 1.0 if plan.init else min(1.0, plan.progress() * 5)
         stream = data.training(plan.seed, shard + plan.rank, stage, _mix(plan))
         shard += plan.ranks
         rows = [Row(tokenizer, example) for _, example in zip(range(768), stream, strict=False)]
@@ -137,8 +162,10 @@ class Run:
     def __init__(self, plan: Plan, tokenizer: Tokenizer, shape: Shape) -> None:
         torch.manual_seed(plan.seed)
         self.plan, self.tokenizer = plan, tokenizer
-        self.model = Reasoner(shape)
+        self.model = Reasoner(shape, computing())
         _kindred(self.model, tokenizer)
+        if plan.init:
+            self.model.load_state_dict(_weights(plan.init))
         matrices = [p for n, p in self.model.named_parameters() if p.dim() == 2 and "embed" not in n]
         others = [p for n, p in self.model.named_parameters() if p.dim() != 2 or "embed" in n]
         self.muon = Muon(matrices, plan.muon_rate)
@@ -202,6 +229,10 @@ class Run:
         torch._foreach_copy_(gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)])
 
 
+def _weights(path: Path) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(from_bits(bits)) for name, bits in read_gguf(path).weights.items()}
+
+
 def _kindred(model: Reasoner, tokenizer: Tokenizer) -> None:
     """Start tokens that differ only in case or a leading space from a common vector, so that names match early."""
     embedding = model.model.embed_tokens.weight
@@ -222,7 +253,7 @@ def train(plan: Plan, tokenizer: Tokenizer, shape: Shape) -> Run:
     if last.exists():
         run.load(last)
     log = (plan.folder / ("log.jsonl" if plan.rank == 0 else f"log.{plan.rank}.jsonl")).open("a")
-    log.write(json.dumps({**asdict(plan), "folder": "", "at_step": run.step}) + "\n")
+    log.write(json.dumps({**asdict(plan), "folder": "", "init": bool(plan.init), "at_step": run.step}) + "\n")
     loss_of = torch.compile(run.model.loss, dynamic=True) if plan.compiled else run.model.loss
     stream = batches(tokenizer, plan, run.shard)
     saved = began = time.time()

@@ -40,7 +40,12 @@ class Term(NamedTuple):
 
 
 def is_held_out(numbers: Sequence[int], target: int) -> bool:
-    """Whether this problem belongs to evaluation, whatever the order of its numbers."""
+    """Whether this problem belongs to evaluation, whatever the order of its numbers: one in ten.
+
+    Of the Game of 24 (four numbers from 1 to 13, target 24) it is every second one.
+    """
+    if target == 24 and len(numbers) == 4 and max(numbers) <= 13:
+        return zlib.crc32(b"24/" + ",".join(map(str, sorted(numbers))).encode()) % 2 == 0
     key = ",".join(map(str, sorted(numbers))) + f"={target}"
     return zlib.crc32(b"countdown/" + key.encode()) % 10 == 0
 

@@ -10,7 +10,6 @@ from researcher_tools.corpus import Corpus, Passage, render
 from researcher.strategies.prompts import UNKNOWN, answer_prompt
 from researcher.train.embedded.tasks.example import Example, Message, Skill, call, result, say, system, user
 from researcher.train.embedded.tasks.kinds import Contest, Relation
-from researcher.train.embedded.tasks.relations import BY_SUBJECT
 from researcher.train.embedded.tasks.worlds import Fact, World, slug
 
 HOPS: dict[int, Skill] = {1: "one_hop", 2: "two_hops", 3: "three_hops"}
@@ -85,7 +84,7 @@ def ask_unanswerable(rng: random.Random, world: World) -> Chain | None:
             return None
         before, subject = chain.hops, chain.answer
         kind = world.kinds[subject]
-    missing = [r for r in BY_SUBJECT[kind] if (subject, r.key) not in world.facts]
+    missing = [r for r in world.relations[kind] if (subject, r.key) not in world.facts]
     if not missing or (any(r.key == "spouse" for r in missing) and _married(world, subject)):
         return None
     hops = (*before, Hop(subject, rng.choice(missing), None))
@@ -164,8 +163,8 @@ class _Trail:
 def _stating(hits: list[Passage], hop: Hop) -> Passage | None:
     if hop.fact is None:
         return None
-    sentence = hop.fact.sentence
-    return next((hit for hit in hits if sentence in hit.text), None)
+    fact = hop.fact  # a line of a list may stand in the lists of others too
+    return next((hit for hit in hits if fact.sentence in hit.text and hit.source == fact.source), None)
 
 
 def _quotes(found: list[tuple[Passage, str]]) -> str:

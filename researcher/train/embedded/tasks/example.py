@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 Skill = Literal[
     "one_hop", "two_hops", "three_hops", "comparison", "unanswerable",
     "countdown_3", "countdown_4", "arithmetic", "splitting", "synthesis", "judging", "lookup",
+    "step_3", "step_4", "step_24", "process", "outcome", "value", "propose", "choose", "revise", "aggregate",
 ]  # fmt: skip
 
 Message = dict[str, Any]
@@ -48,6 +49,11 @@ def user(text: str) -> Message:
 def say(content: str, think: str = "") -> Message:
     """A final assistant message."""
     return {"role": "assistant", "content": content, "reasoning_content": think}
+
+
+def write(content: str) -> Message:
+    """A final assistant message without a block of reasoning: its turn begins with the content."""
+    return {"role": "assistant", "content": content}
 
 
 def call(name: str, argument: str, think: str) -> Message:

@@ -33,11 +33,23 @@ class Contest(NamedTuple):
     pick: Literal["more", "less"]
 
     def decide(self, a: tuple[int, str], b: tuple[int, str]) -> str:
-        """The comparison in words: `8850 Musu Mills > 8345 Kihet Mills; fewer: 8345 Kihet Mills.`"""
+        """The comparison in words: `8850 Musu Mills, 8345 Kihet Mills: 8=8 8>3; fewer: 8345 Kihet Mills.`"""
         number, name = max(a, b) if self.pick == "more" else min(a, b)
-        sign = ">" if a > b else "<"
         word = next(word for word in self.question.replace(",", "").split() if word in COMPARATIVES)
-        return f"{a[0]} {a[1]} {sign} {b[0]} {b[1]}; {word}: {number} {name}."
+        return f"{a[0]} {a[1]}, {b[0]} {b[1]}: {digits(a[0], b[0])}; {word}: {number} {name}."
+
+
+def digits(a: int, b: int) -> str:
+    """Two numbers compared from the left up to the first difference: `8=8 8>3`; by length where that differs."""
+    x, y = str(a), str(b)
+    if len(x) != len(y):
+        return f"{len(x)}{'>' if a > b else '<'}{len(y)} digits"
+    signs: list[str] = []
+    for p, q in zip(x, y, strict=True):
+        signs.append(f"{p}{'=' if p == q else '>' if p > q else '<'}{q}")
+        if p != q:
+            break
+    return " ".join(signs)
 
 
 class Relation(NamedTuple):

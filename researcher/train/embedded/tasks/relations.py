@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from researcher.train.embedded.tasks.kinds import Contest, Relation
+from researcher.train.embedded.tasks.kinds import Contest, Kind, Relation
 
 _R = Relation
 RELATIONS: tuple[Relation, ...] = (
@@ -337,6 +337,6 @@ RELATIONS: tuple[Relation, ...] = (
         ("set", "story"),
     ),
 )
-BY_SUBJECT: dict[str, list[Relation]] = {}
+BY_SUBJECT: dict[Kind, list[Relation]] = {}
 for _relation in RELATIONS:
     BY_SUBJECT.setdefault(_relation.subject, []).append(_relation)

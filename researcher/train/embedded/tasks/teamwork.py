@@ -6,7 +6,7 @@ import random
 from typing import NamedTuple
 
 from researcher.strategies.prompts import UNKNOWN, Finding, Quote, judge_prompt, split_prompt, synthesis_prompt
-from researcher.train.embedded.tasks.documents import Chain, Comparison, ask_chain, ask_comparison
+from researcher.train.embedded.tasks.documents import Chain, Comparison, ask, ask_chain, ask_comparison
 from researcher.train.embedded.tasks.example import Example, say, system, user
 from researcher.train.embedded.tasks.worlds import World
 
@@ -149,6 +149,8 @@ def make_judgement(rng: random.Random, world: World) -> Example | None:
     if chain is None:
         return None
     facts = [hop.fact for hop in chain.hops if hop.fact is not None]
+    if any(fact.subject not in fact.sentence for fact in facts):  # a line of a list proves nothing alone
+        return None
     quotes = [fact.sentence for fact in facts]
     answer, sign = chain.answer, "+"
     if rng.random() < 0.5:
@@ -160,7 +162,20 @@ def make_judgement(rng: random.Random, world: World) -> Example | None:
         Quote(n, quote) for n, quote in zip(sorted(rng.sample(range(1, 100), len(quotes))), quotes, strict=True)
     ]
     prompt = judge_prompt(chain.question, answer, evidence)
-    return Example("judging", [system(prompt.system), user(prompt.user), say(sign)], (), sign, {})
+    # without thought it is one token, as after a server's empty block; with thought it reads the evidence first
+    think = "" if rng.random() < 0.3 else _weigh(chain, quotes, answer)
+    return Example("judging", [system(prompt.system), user(prompt.user), say(sign, think)], (), sign, {})
+
+
+def _weigh(chain: Chain, quotes: list[str], answer: str) -> str:
+    """What the evidence says to each hop, and whether that is the answer."""
+    lines: list[str] = []
+    for hop in chain.hops:
+        lines.append(ask(hop))
+        if hop.fact is None or hop.fact.sentence not in quotes:
+            return "\n".join([*lines, "Not there."])
+        lines.append(f"So {hop.fact.target}.")
+    return "\n".join([*lines, f"Answer: {answer}, {'yes' if answer == chain.answer else 'no'}."])
 
 
 def _spoil(rng: random.Random, world: World, chain: Chain, quotes: list[str]) -> str | None:

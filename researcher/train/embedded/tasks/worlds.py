@@ -9,7 +9,7 @@ from researcher.train.embedded.tasks.kinds import FILLERS, KIND_NAMES, NUMBERS, 
 from researcher.train.embedded.tasks.names import Namer
 from researcher.train.embedded.tasks.relations import BY_SUBJECT
 
-_WEIGHTS: dict[Kind, float] = {
+WEIGHTS: dict[Kind, float] = {
     "person": 3, "town": 2, "country": 1, "river": 1, "mountain": 1, "company": 1.4, "tower": 1, "book": 1,
 }  # fmt: skip
 
@@ -34,6 +34,8 @@ class World(NamedTuple):
     kinds: dict[str, Kind]
     spare: dict[Kind, str]
     """One name of each kind that no document mentions."""
+    relations: dict[Kind, list[Relation]] = BY_SUBJECT
+    """What may be said of a kind."""
 
     @classmethod
     def make(
@@ -49,7 +51,9 @@ class World(NamedTuple):
 
     def of(self, subject: str) -> list[Fact]:
         """The facts about one thing."""
-        keys = (relation.key for relation in BY_SUBJECT[self.kinds[subject]])
+        if subject not in self.kinds:
+            return []
+        keys = (relation.key for relation in self.relations[self.kinds[subject]])
         return [self.facts[subject, key] for key in keys if (subject, key) in self.facts]
 
 
@@ -59,7 +63,7 @@ def slug(name: str) -> str:
 
 
 def _things(rng: random.Random, documents: int, namer: Namer) -> dict[Kind, list[str]]:
-    kinds: list[Kind] = list(_WEIGHTS)
+    kinds: list[Kind] = list(WEIGHTS)
     chosen = kinds if documents >= 16 else rng.sample(kinds, max(2, min(8, documents // 2)))
     things: dict[Kind, list[str]] = {kind: [] for kind in chosen}
     for i in range(documents):
@@ -72,7 +76,7 @@ def _things(rng: random.Random, documents: int, namer: Namer) -> dict[Kind, list
 
 
 def _weighted(rng: random.Random, kinds: list[Kind]) -> Kind:
-    return rng.choices(kinds, [_WEIGHTS[kind] for kind in kinds])[0]
+    return rng.choices(kinds, [WEIGHTS[kind] for kind in kinds])[0]
 
 
 def _name(rng: random.Random, kind: Kind, namer: Namer, people: list[str]) -> str:
