@@ -248,6 +248,7 @@ class View:
     `memo` is the run's scratch: a strategy may keep there what it folded from the graph, under a name of its own, and
     must be able to do without: after a resume it is empty, and the same plans must follow. `state` is the task's
     state after some steps (None: no legal state), for steps that no thread wrote; None where the task knows no states.
+    `capabilities` are the model's, for a strategy that chooses among others.
     """
 
     task: Task
@@ -259,6 +260,7 @@ class View:
     draining: bool = False
     memo: dict[str, Any] = field(default_factory=dict)
     state: Callable[[Sequence[str]], str | None] | None = None
+    capabilities: Capabilities = Capabilities()
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,6 +221,7 @@ class Run:
             draining=self._draining,
             memo=self._memo,
             state=self.shared.bench.state if isinstance(self.shared.bench.verifier, StateKey) else None,
+            capabilities=self.shared.capabilities,
         )
 
     def _apply(self, group: TaskGroup, plan: Plan) -> None:

@@ -28,6 +28,7 @@ from researcher.protocols import BudgetLeft, Plan, Strategy, View
 from researcher.strategies.prompts import parse_answer
 from researcher.types import (
     Answer,
+    Capabilities,
     Claim,
     FinishReason,
     Message,
@@ -86,11 +87,12 @@ def simulate(
     budget: Callable[[Simulation], BudgetLeft] = lambda _: UNLIMITED,
     log: Sequence[Event] = (),
     state: Callable[[Sequence[str]], str | None] | None = None,
+    capabilities: Capabilities = Capabilities(),
 ) -> Simulation:
     """Run the strategy to its answer or failure. Raises AssertionError if it stalls or overfills the slots.
 
     `log`: the beginning of a run that a crash cut short; its open threads are run anew. `state`: the task's state
-    after some steps, as `View.state` has it.
+    after some steps, as `View.state` has it; `capabilities`: those of the model that is simulated.
     """
     simulation = Simulation(ThoughtGraph.fold(log), events=list(log))
     running: dict[str, Work] = dict(simulation.graph.in_flight)
@@ -104,7 +106,10 @@ def simulate(
     while True:
         simulation.plans += 1
         left = budget(simulation)
-        view = View(task, simulation.graph, running, slots - len(running), left, seed, memo=memo, state=state)
+        view = View(
+            task, simulation.graph, running, slots - len(running), left, seed, memo=memo, state=state,
+            capabilities=capabilities,
+        )  # fmt: skip
         plan = strategy.plan(view)
         _apply(plan, simulation, book, running, queue, reply)
         assert len(running) <= slots, "the strategy started more threads than there were free slots"
