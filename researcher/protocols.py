@@ -260,7 +260,7 @@ class View:
     draining: bool = False
     memo: dict[str, Any] = field(default_factory=dict)
     state: Callable[[Sequence[str]], str | None] | None = None
-    capabilities: Capabilities = Capabilities()
+    capabilities: Capabilities = field(default_factory=Capabilities)
 
 
 @dataclass(frozen=True, slots=True)
