@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
 from typing import Literal
 
 from pydantic import Field
@@ -41,7 +42,9 @@ class StepParameters(Parameters):
         """The verifiers that its works name."""
         return (self.scorer,) if self.scorer else ()
 
-    def step(self, view: View, key: str, parent: Node | None, *, group: str = "") -> Work:
+    def step(
+        self, view: View, key: str, parent: Node | None, *, group: str = "", temperature: float | None = None
+    ) -> Work:
         """Work that samples one step after `parent`; a first step where that is None."""
         prompt = step_prompt(view.task.question)
         first = (Message(role="system", content=prompt.system), Message(role="user", content=prompt.user))
@@ -53,7 +56,7 @@ class StepParameters(Parameters):
             messages=first if parent is None else (),
             scorer=self.scorer,
             sampling=Sampling(
-                temperature=self.temperature,
+                temperature=self.temperature if temperature is None else temperature,
                 max_tokens=self.step_tokens,
                 seed=seed_of(view.seed, key),
                 stop=(self.delimiter,),
@@ -118,6 +121,8 @@ class Node:
 
     def value(self, how: Aggregate) -> float:
         """The score of the path."""
+        if how == "last":  # without a walk up the path
+            return self.score
         return aggregate([node.score for node in self.path()], how)
 
 
@@ -134,15 +139,29 @@ def aggregate(scores: Sequence[float], how: Aggregate) -> float:
             return sum(scores) / len(scores)
 
 
-class StepTree:
-    """All steps of one search. `seq`: the event up to which it is right."""
+LONGEST_KEY = 120
 
-    __slots__ = ("nodes", "roots", "running", "seq")
+
+def child_key(parent: str, child: int | str) -> str:
+    """The key of a child, `parent.child`: it says the path, and is short for a path of any length."""
+    key = f"{parent}.{child}"
+    if len(key) <= LONGEST_KEY:
+        return key
+    name = key.partition("/")[0]
+    return f"{name}/~{blake2b(key.encode(), digest_size=8).hexdigest()}"
+
+
+class StepTree:
+    """All steps of one search. `seq`: the event up to which it is right; `fresh`: the nodes that the last update
+    brought, in the order of their changes."""
+
+    __slots__ = ("fresh", "nodes", "roots", "running", "seq")
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
         self.roots: list[Node] = []
         self.running: dict[str, Node] = {}
+        self.fresh: list[Node] = []
         self.seq = 0
 
     @classmethod
@@ -157,7 +176,8 @@ class StepTree:
 
     def update(self, changes: Iterable[ThreadInfo]) -> list[Node]:
         """Take in threads as they are now; the nodes they are, in the order given. Other kinds are passed over."""
-        return [self._put(info) for info in changes if info.work.kind == "step"]
+        self.fresh = [self._put(info) for info in changes if info.work.kind == "step"]
+        return self.fresh
 
     def _put(self, info: ThreadInfo) -> Node:
         node = self.nodes.get(info.key)
