@@ -47,6 +47,7 @@ from researcher.types import (
     ToolCall,
     ToolSpec,
     Usage,
+    VerdictStatus,
     Work,
 )
 
@@ -316,7 +317,7 @@ class Reasoner:
             return
         if answer is not None:
             whole = f"{final.reasoning}\n{final.content}" if final.reasoning else final.content
-            await self._judge([whole], answer)
+            ending.detail = await self._judge([whole], answer)
         ending.outcome = Outcome.ANSWERED
 
     async def _conclude_step(self, ending: Ending) -> None:
@@ -332,11 +333,12 @@ class Reasoner:
             return
         if info is not None and info.state is None:
             record(journal, self._key, state=self._shared.bench.state(steps), verdict=None)
-        await self._judge(steps, answer)
+        ending.detail = await self._judge(steps, answer)
         ending.outcome = Outcome.ANSWERED
 
-    async def _judge(self, steps: list[str], answer: str | None) -> None:
-        """Have the answer judged and the work scored, as far as that was not done before a crash."""
+    async def _judge(self, steps: list[str], answer: str | None) -> str:
+        """Have the answer judged and the work scored, as far as that was not done before a crash; why it could not be
+        scored, if so."""
         journal, bench, work = self._shared.journal, self._shared.bench, self._work
         info = journal.graph.thread(self._key)
         ask: Ask = bench.asking(self._key, journal, self._shared.ledger, reserved=work.reserved)
@@ -345,6 +347,9 @@ class Reasoner:
         if work.scorer and (info is None or info.score is None):
             verdict = await bench.score(work.scorer, steps, answer, ask)
             record(journal, self._key, state=None, verdict=verdict, guide=True)
+            if verdict.status is VerdictStatus.UNVERIFIED:
+                return f"{verdict.by} could not score it: {verdict.reason or 'it does not say why'}"
+        return ""
 
 
 def split_turn(messages: Sequence[Message]) -> tuple[Sequence[Message], Sequence[Message]]:
