@@ -42,8 +42,11 @@ class Parameters(BaseModel):
         temperature: float = 0.0,
         reserved: bool = False,
         verify: bool = True,
+        scorer: str = "",
+        shots: tuple[Message, ...] = (),
     ) -> Work:
-        """A thread that starts from a prompt, with a seed of its own."""
+        """A thread that starts from a prompt, with a seed of its own; `shots` stand before the question."""
+        system, user = Message(role="system", content=prompt.system), Message(role="user", content=prompt.user)
         return Work(
             key=key,
             role=role,
@@ -51,7 +54,8 @@ class Parameters(BaseModel):
             tools=tools,
             reserved=reserved,
             verify=verify,
-            messages=(Message(role="system", content=prompt.system), Message(role="user", content=prompt.user)),
+            scorer=scorer,
+            messages=(system, *shots, user),
             sampling=Sampling(temperature=temperature, max_tokens=self.max_tokens, seed=seed_of(view.seed, key)),
             limits=ThreadLimits(turns=self.turns),
         )
@@ -107,6 +111,24 @@ def conclude(threads: Iterable[ThreadInfo], graph: GraphView, *, of: int, wanted
         body=first.final,
         reason=reason,
         supported=supported,
+    )
+
+
+def conclude_runs(answers: Iterable[Answer], *, of: int, reason: str) -> Answer:
+    """The answer these agreeing runs give; `of` is how many votes there were."""
+    supporters = list(answers)
+    claims = dict.fromkeys(claim for answer in supporters for claim in answer.claims)
+    words = {answer.supported for answer in supporters}
+    first = supporters[0]
+    return Answer(
+        text=first.text,
+        canonical=first.canonical,
+        votes=len(supporters),
+        of=of,
+        claims=tuple(claims),
+        body=first.body,
+        reason=reason,
+        supported=True if True in words else False if False in words else None,
     )
 
 
