@@ -6,6 +6,9 @@ whose answers are put to the vote. Stages overlap: nothing waits but the synthes
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from heapq import merge
+from itertools import islice, repeat
 from typing import Literal, NamedTuple
 
 from pydantic import Field
@@ -22,20 +25,25 @@ from researcher.strategies.prompts import (
     split_prompt,
     synthesis_prompt,
 )
-from researcher.strategies.votes import Tally, decided, tally
+from researcher.strategies.votes import Polls, Tally, ThreadBallots, tally
 from researcher.types import Answer, Outcome, Work
 
+NAME = "research"
 PLAN = "plan"
 WRITE = "write"
 
 
 class Part(NamedTuple):
-    """A sub-question with its threads, in submission order, and their votes."""
+    """A sub-question with the votes of its threads."""
 
     number: int
     question: str
-    threads: list[ThreadInfo]
-    votes: Tally
+    ballots: ThreadBallots
+
+    @property
+    def votes(self) -> Tally[ThreadInfo]:
+        """The votes that came in."""
+        return self.ballots.tally
 
 
 class Research(Parameters):
@@ -54,12 +62,14 @@ class Research(Parameters):
             return Plan(start=(self.work(view, PLAN, split_prompt(view.task.question), role="planner"),))
         if planner.outcome is None:
             return Plan()
-        parts = [self._part(view, i, question) for i, question in enumerate(self._questions(view, planner))]
+        polls = Polls.of(view, NAME)
+        questions = enumerate(self._questions(view, planner))
+        parts = [Part(i, question, polls.group(f"part/{i}")) for i, question in questions]
         open_parts = [part for part in parts if not self._settled(part, view)]
         if open_parts:
             return Plan(start=self._researchers(view, open_parts), cancel=self._surplus(view, parts))
-        if not any(part.votes.leader for part in parts):
-            threads = [thread for part in parts for thread in part.threads]
+        if not any(part.votes.votes for part in parts):
+            threads = [thread for part in parts for thread in view.graph.threads(f"part/{part.number}")]
             if planner.outcome is not Outcome.ANSWERED:
                 threads.insert(0, planner)
             return Plan(failure=failure(threads), limited=self._limited(view, parts))
@@ -72,53 +82,41 @@ class Research(Parameters):
         found = parse_subquestions(planner.final) if planner.outcome is Outcome.ANSWERED else []
         return found[: self.max_questions] if len(found) > 1 else [view.task.question]
 
-    def _part(self, view: View, index: int, question: str) -> Part:
-        threads = list(view.graph.threads(f"part/{index}"))
-        return Part(index, question, threads, tally(threads))
-
     def _settled(self, part: Part, view: View) -> bool:
         """Whether no thread still to come or running can change the part's winner."""
-        unstarted = self.samples - len(part.threads) if view.budget.spendable else 0
-        pending = unstarted + sum(thread.outcome is None for thread in part.threads)
-        return pending == 0 or (bool(part.votes.leader) and decided(*part.votes.top_two, pending))
+        unstarted = max(0, self.samples - part.ballots.opened) if view.budget.spendable else 0
+        pending = unstarted + part.ballots.pending
+        return pending == 0 or part.votes.decided(pending)
 
     def _limited(self, view: View, parts: list[Part]) -> bool:
         """Whether the budget kept a part from threads that could have changed its winner."""
-        missing = [self.samples - len(part.threads) for part in parts]
-        return not view.budget.spendable and any(
-            lack > 0 and not (part.votes.leader and decided(*part.votes.top_two, lack))
-            for lack, part in zip(missing, parts, strict=True)
-        )
+        missing = [(self.samples - part.ballots.opened, part) for part in parts]
+        return not view.budget.spendable and any(lack > 0 and not part.votes.decided(lack) for lack, part in missing)
 
     def _researchers(self, view: View, parts: list[Part]) -> tuple[Work, ...]:
         """One thread for each part in turn, while slots are free."""
         if not view.budget.spendable:
             return ()
-        wanted = [(i, part) for part in parts for i in range(len(part.threads), self.samples)]
-        wanted.sort(key=lambda item: (item[0], item[1].number))
+        questions = {part.number: part.question for part in parts}
+        wanted = merge(*(zip(range(part.ballots.opened, self.samples), repeat(part.number)) for part in parts))
         tools = view.task.tools
         return tuple(
             self.work(
                 view,
-                f"part/{part.number}/{i}",
-                answer_prompt(part.question, tools),
-                group=f"part/{part.number}",
+                f"part/{number}/{i}",
+                answer_prompt(questions[number], tools),
+                group=f"part/{number}",
                 tools=tools,
                 temperature=self.temperature,
-                verify=part.question == view.task.question,
+                verify=questions[number] == view.task.question,
             )
-            for i, part in wanted[: view.free]
+            for i, number in islice(wanted, view.free)
         )
 
     def _surplus(self, view: View, parts: list[Part]) -> tuple[str, ...]:
         """Threads that still run for a part whose winner is settled."""
-        return tuple(
-            thread.key
-            for part in parts
-            if self._settled(part, view)
-            for thread in part.threads
-            if thread.key in view.in_flight
-        )
+        settled = [part for part in parts if part.ballots.out and self._settled(part, view)]
+        return tuple([key for part in settled for key in part.ballots.out if key in view.in_flight])
 
     def _single(self, view: View, part: Part) -> Plan:
         reason = "one question; the majority of its threads"
@@ -130,7 +128,8 @@ class Research(Parameters):
         """Start the writers, which may spend the reserve; then take the majority of them."""
         prompt = synthesis_prompt(view.task.question, [self._finding(view, part) for part in parts])
         # Other findings, after a resume with a larger budget, are written up anew; writers at work are let finish.
-        running = [work.group for work in view.in_flight.values() if work.role == "writer"]
+        groups = Polls.of(view, NAME).groups
+        running = [name for name, ballots in groups.items() if name.startswith(f"{WRITE}/") and ballots.out]
         group = running[0] if running else f"{WRITE}/{seed_of(0, prompt.user):x}"
         writers = list(view.graph.threads(group))
         if len(writers) < self.writers or running:
@@ -158,12 +157,12 @@ class Research(Parameters):
         )
 
     def _finding(self, view: View, part: Part) -> Finding:
-        if not part.votes.leader:
+        supporters = part.votes.leader
+        if not supporters:
             return Finding(part.question, UNKNOWN)
-        quotes = _quotes(view, part)
-        return Finding(part.question, part.votes.leader[0].answer or UNKNOWN, quotes)
+        return Finding(part.question, supporters[0].answer or UNKNOWN, _quotes(view, supporters))
 
-    def _answer(self, view: View, parts: list[Part], written: Tally, *, faithful: bool) -> Answer:
+    def _answer(self, view: View, parts: list[Part], written: Tally[ThreadInfo], *, faithful: bool) -> Answer:
         """The synthesis with the claims of its findings; the bare findings where no writer gave one.
 
         `faithful`: it names nothing that no finding names; else nothing bears it out.
@@ -197,9 +196,9 @@ class Research(Parameters):
         )
 
 
-def _quotes(view: View, part: Part) -> tuple[str, ...]:
+def _quotes(view: View, supporters: Iterable[ThreadInfo]) -> tuple[str, ...]:
     """What the first supporter that quoted evidence rests on, in its order."""
-    for thread in part.votes.leader:
+    for thread in supporters:
         quotes = [claim.text for claim in map(view.graph.claim, thread.claims) if claim.evidence]
         if quotes:
             return tuple(quotes)

@@ -158,6 +158,11 @@ class Ballots(Generic[T]):
         """How many are out."""
         return self.opened - self._closed
 
+    @property
+    def settled(self) -> int:
+        """How many of the first places are done, one after the other."""
+        return self._next
+
     def open(self) -> int:
         """The place of the next one that is asked."""
         self._ballots.append(None)
