@@ -281,6 +281,12 @@ LEADS = (
     "As you know, ", "I heard that ", "By the way, ", "Remember that ", "They say that ", "Today we learned that ",
     "It is known that ", "Note: ", "P.S. ", "According to my notes, ", "In the end ", "You asked: ",
 )  # fmt: skip
+PRONOUNS = ("{p} {noun} is {y}.", "{p} {noun} was {y}.", "{y} is {q} {noun}.", "{p} {noun}: {y}.")
+"""Sentences of a document about one thing, which they do not name."""
+TAILS = (
+    " since {n}", ", as everybody knows", ", who was elected in {n}", ", though few remember it", " for {n} years",
+    ", who came from far away", ", according to the records of {n}", ", which surprised many",
+)  # fmt: skip
 CHATTER = (
     "The weather was mild that year.", "Nobody could say why.", "More on this in the next letter.",
     "The meeting lasted until midnight.", "We had soup for lunch.", "All sources agree on this.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from typing import NamedTuple
 
 from researcher.train.embedded.tasks import foreign
@@ -94,9 +95,22 @@ def _facts(
                         continue
                     married |= {subject, drawn[0]}
                 place = places[subject] if rng.random() > 0.1 else _Place(rng.choice(_SHARED), "prose")
-                sentence = _sentence(rng, relation, subject, drawn[0], place.style)
+                sentence = _sentence(rng, relation, subject, drawn[0], place)
                 facts[subject, relation.key] = Fact(subject, relation, *drawn, sentence, place.source)
+    _merge(rng, facts)
     return facts
+
+
+def _merge(rng: random.Random, facts: dict[tuple[str, str], Fact]) -> None:
+    """Make one sentence of two neighbouring facts here and there: `X is 87 m tall and stands in Y.`"""
+    keys = list(facts)
+    for one, two in pairwise(keys):
+        a, b = facts[one], facts[two]
+        head = f"{a.subject} "
+        alike = a.source == b.source and a.subject == b.subject and a.sentence.endswith(".")
+        if alike and a.sentence.startswith(head) and b.sentence.startswith(head) and rng.random() < 0.3:
+            both = f"{a.sentence[:-1]} and {b.sentence.removeprefix(head)}"
+            facts[one], facts[two] = a._replace(sentence=both), b._replace(sentence=both)
 
 
 def _target(
@@ -120,12 +134,18 @@ def _target(
     return next((namer.name(kind) for kind in WEIGHTS if kind == relation.target), None) or "", None
 
 
-def _sentence(rng: random.Random, relation: Relation, x: str, y: str, style: str) -> str:
+def _sentence(rng: random.Random, relation: Relation, x: str, y: str, place: _Place) -> str:
+    style = place.style
     if style.startswith("list"):
         noun = relation.noun if rng.random() < 0.3 else relation.noun.capitalize()
         return foreign.ITEMS[int(style[-1])].format(noun=noun, y=y)
-    template = rng.choice(relation.facts)
-    text = template.format(x=x, y=y)
+    if place.source.rpartition(".")[0] == slug(x).rpartition(".")[0] and rng.random() < 0.2:
+        p = rng.choice(("His", "Her")) if relation.subject == "person" else "Its"
+        return rng.choice(foreign.PRONOUNS).format(p=p, q=p.lower(), noun=relation.noun, y=y)
+    written = f'"{x}"' if relation.subject == "book" and rng.random() < 0.25 else x
+    text = rng.choice(relation.facts).format(x=written, y=y)
+    if text.endswith(".") and rng.random() < 0.1:
+        text = text[:-1] + rng.choice(foreign.TAILS).format(n=rng.randrange(2, 2030)) + "."
     if style == "letter" and rng.random() < 0.4:
         text = rng.choice(foreign.LEADS) + (
             text[0].lower() + text[1:] if text.startswith(("The ", "In ", "It ")) else text
@@ -138,7 +158,8 @@ def _write(rng: random.Random, facts: dict[tuple[str, str], Fact], places: dict[
     styles = {place.source: (name, place.style) for name, place in places.items()}
     names = list(places)
     for fact in facts.values():
-        sentences.setdefault(fact.source, []).append(fact.sentence)
+        if fact.sentence not in sentences.setdefault(fact.source, []):
+            sentences[fact.source].append(fact.sentence)
     texts: dict[str, str] = {}
     sources = [source for source, lines in sentences.items() if lines]
     rng.shuffle(sources)
