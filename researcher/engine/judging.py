@@ -47,16 +47,22 @@ class Bench:
         """The word of the task's verifier on an answer; None where the task has none."""
         return None if self.verifier is None else await self._verdict(self.verifier, answer, solution, ask)
 
-    async def score(self, name: str, steps: Sequence[str], answer: str | None, ask: Ask) -> Verdict:
-        """The scorer's word on a solution: on its last step while it has no answer, then on the answer."""
-        key = name, blake2b("\0".join(steps).encode("utf-8", "backslashreplace"), digest_size=16).digest()
+    async def score(
+        self, name: str, steps: Sequence[str], answer: str | None, ask: Ask, *, step: bool = False
+    ) -> Verdict:
+        """The scorer's word: on the last of these steps if it scores steps and this is a `step`, else on the answer.
+
+        So the last step of a solution is scored like those before it, once, and never the whole solution again.
+        """
+        text = f"{step}\0" + "\0".join(steps)
+        key = name, blake2b(text.encode("utf-8", "backslashreplace"), digest_size=16).digest()
         while isinstance(known := self._scored.get(key), anyio.Event):
             await known.wait()
         if known is not None:
             return known
         done = self._scored[key] = anyio.Event()
         try:
-            verdict = await self._score(self.scorer(name), steps, answer, ask)
+            verdict = await self._score(self.scorer(name), steps, answer, ask, step=step)
             if verdict.status is not VerdictStatus.UNVERIFIED:
                 self._scored[key] = verdict
             return verdict
@@ -65,11 +71,13 @@ class Bench:
                 del self._scored[key]
             done.set()
 
-    async def _score(self, verifier: Verifier, steps: Sequence[str], answer: str | None, ask: Ask) -> Verdict:
+    async def _score(
+        self, verifier: Verifier, steps: Sequence[str], answer: str | None, ask: Ask, *, step: bool
+    ) -> Verdict:
+        bound = verifier.bound(ask) if isinstance(verifier, ModelVerifier) else verifier
+        if isinstance(bound, StepVerifier) and (step or answer is None):
+            return await bound.verify_step(self.task, steps)
         if answer is None:
-            bound = verifier.bound(ask) if isinstance(verifier, ModelVerifier) else verifier
-            if isinstance(bound, StepVerifier):
-                return await bound.verify_step(self.task, steps)
             reason = "it scores answers alone, and there is none"
             return Verdict(status=VerdictStatus.UNVERIFIED, by=verifier.name, reason=reason)
         return await self._verdict(verifier, answer, "".join(steps), ask)

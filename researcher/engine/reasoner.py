@@ -345,7 +345,7 @@ class Reasoner:
         if answer is not None and work.verify and (info is None or info.verdict is None):
             record(journal, self._key, state=None, verdict=await bench.judge(answer, "".join(steps), ask))
         if work.scorer and (info is None or info.score is None):
-            verdict = await bench.score(work.scorer, steps, answer, ask)
+            verdict = await bench.score(work.scorer, steps, answer, ask, step=work.kind == "step")
             record(journal, self._key, state=None, verdict=verdict, guide=True)
             if verdict.status is VerdictStatus.UNVERIFIED:
                 return f"{verdict.by} could not score it: {verdict.reason or 'it does not say why'}"

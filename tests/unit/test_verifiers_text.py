@@ -25,7 +25,7 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="module")
 async def numeric(anyio_backend: str) -> AsyncIterator[Numeric]:
     pytest.importorskip("math_verify")
-    verifier = Numeric()
+    verifier = Numeric(seconds=60.0)  # a busy machine is no reason for a verdict
     yield verifier
     await verifier.aclose()
 
@@ -70,8 +70,8 @@ def test_plain_numbers_are_read_exactly(text: str, number: Fraction | None) -> N
 
 @pytest.mark.slow
 async def test_numeric_keeps_every_rule(numeric: Numeric) -> None:
-    await check_verifier(numeric, Task(question="q", gold=r"\frac{1}{2}"), right="0.5", wrong="0.51")
-    await check_verifier(numeric, Task(question="q", gold="24"), right="24.0", wrong="25")
+    await check_verifier(numeric, Task(question="q", gold=r"\frac{1}{2}"), right="0.5", wrong="0.51", seconds=180.0)
+    await check_verifier(numeric, Task(question="q", gold="24"), right="24.0", wrong="25", seconds=180.0)
 
 
 @pytest.mark.slow
@@ -109,6 +109,7 @@ async def test_a_comparison_that_never_ends_is_unverified_and_the_next_one_works
     verifier = Numeric(seconds=0.5)
     late = await verifier.verify(Task(question="q", gold="1/3"), "9**9**9**9")
     assert (late.status, late.reason) == (VerdictStatus.UNVERIFIED, "the comparison did not end within 0.5 s")
+    verifier._worker._seconds = 60.0
     assert await _status(verifier, r"\frac13", "2/6") == "correct"
     await verifier.aclose()
 
@@ -128,7 +129,7 @@ async def test_many_at_once_each_get_their_own_verdict(numeric: Numeric) -> None
 
 @pytest.mark.slow
 async def test_a_process_that_dies_is_unverified_and_replaced(numeric: Numeric) -> None:
-    verifier = Numeric()
+    verifier = Numeric(seconds=60.0)
     assert await _status(verifier, r"\frac13", "2/6") == "correct"
     process = verifier._worker._process
     assert process is not None
@@ -145,7 +146,7 @@ async def test_a_cancelled_comparison_holds_up_nobody(numeric: Numeric) -> None:
     with anyio.move_on_after(0.1) as scope:
         await _status(verifier, "1/3", "9**9**9**9")
     assert scope.cancelled_caught
-    with anyio.fail_after(30):
+    with anyio.fail_after(180):
         assert await _status(verifier, r"\frac13", "2/6") == "correct"
         await verifier.aclose()
 

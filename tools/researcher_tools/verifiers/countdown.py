@@ -15,13 +15,14 @@ from fractions import Fraction
 from itertools import combinations
 from typing import NamedTuple
 
-from researcher.types import Task, Verdict, VerdictStatus
+from researcher.types import Task, Verdict
+from researcher_tools.verifiers.puzzle_steps import SIGNS, Puzzle, puzzle_of, state_key
+from researcher_tools.verifiers.verdicts import settled, unverified
 
 MAX_LENGTH = 200
 """Characters of an expression."""
 
 _ALLOWED = re.compile(r"[0-9+\-*/() ]+")
-_SIGNS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-"})
 
 
 class Check(NamedTuple):
@@ -112,6 +113,22 @@ def _joined(a: tuple[Fraction, str], b: tuple[Fraction, str]) -> list[tuple[Frac
     return ways
 
 
+def check_answer(by: str, puzzle: Puzzle | None, answer: str) -> Verdict:
+    """The verdict on an answer; unverified where the task says no numbers and target.
+
+    Written signs (× ÷ −) and a closing `= target` are taken as what they mean; the rest is the strict rule.
+    """
+    if puzzle is None:
+        return unverified(by, "the task has no numbers and target")
+    return settled(by, *check_countdown(_plain(answer, puzzle.target), puzzle.numbers, puzzle.target))
+
+
+def _plain(answer: str, target: int) -> str:
+    text = answer.strip().translate(SIGNS)
+    body, equals, value = text.rpartition("=")
+    return body.strip() if equals and value.strip() == str(target) else text
+
+
 class Countdown:
     """Checks against `task.data["numbers"]` and `task.data["target"]` (or the fixed target of a game)."""
 
@@ -119,24 +136,12 @@ class Countdown:
         self.name, self._target = name, target
 
     async def verify(self, task: Task, answer: str) -> Verdict:
-        """Correct, wrong, or unverified for a task that does not say its numbers and target.
+        """Correct, wrong, or unverified for a task that does not say its numbers and target."""
+        return check_answer(self.name, puzzle_of(task, self._target), answer)
 
-        Written signs (× ÷ −) and a closing `= target` are taken as what they mean; the rest is the strict rule.
-        """
-        numbers = task.data.get("numbers")
-        target = task.data.get("target") if self._target is None else self._target
-        if not (isinstance(numbers, (list, tuple)) and numbers and all(type(n) is int for n in (*numbers, target))):
-            return Verdict(status=VerdictStatus.UNVERIFIED, by=self.name, reason="the task has no numbers and target")
-        assert isinstance(target, int)
-        ok, reason = check_countdown(_plain(answer, target), numbers, target)
-        status = VerdictStatus.CORRECT if ok else VerdictStatus.WRONG
-        return Verdict(status=status, by=self.name, score=float(ok), reason=reason)
-
-
-def _plain(answer: str, target: int) -> str:
-    text = answer.strip().translate(_SIGNS)
-    body, equals, value = text.rpartition("=")
-    return body.strip() if equals and value.strip() == str(target) else text
+    def state_key(self, task: Task, steps: Sequence[str]) -> str | None:
+        """The numbers left after the steps, ascending; None if a step is not legal or the answer is given."""
+        return state_key(puzzle_of(task, self._target), steps)
 
 
 def countdown() -> Countdown:

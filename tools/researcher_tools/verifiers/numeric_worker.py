@@ -1,44 +1,40 @@
-"""The process in which math-verify runs: one JSON line in, one out, until its input ends.
-
-Parsing and comparing mathematics may take for ever or all memory, in native loops that no exception ends; so the
-parent kills this process at its deadline. Its memory is limited here.
-"""
+"""The process in which math-verify runs: `{"gold": ..., "answer": ...}` in, `{"right": true | false | null}` out."""
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import sys
+import re
+from collections.abc import Callable
 from typing import Any
 
-MEMORY = 2 * 2**30
-"""Bytes of address space."""
+from researcher_tools.verifiers.worker import Reply, answer_lines
+
+ROUNDED, EXACT = 6, 12
+"""Decimals that must agree: of a gold that is a decimal, itself rounded, and of any other."""
+
+_LATEX = re.compile(r"[\\^_{]")
 
 
-def main() -> None:
-    """Answer `{"gold": ..., "answer": ...}` with `{"right": true | false | null}`; null: the gold cannot be read."""
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever a library prints is not a reply
-    _limit()
+def prepare() -> Callable[[Reply], Reply]:
+    """The comparison, with the grammar loaded, so that the first answer has its full time."""
     logging.disable(logging.CRITICAL)
+    _read("1", dollars=True)
+    return compare
+
+
+def compare(asked: Reply) -> Reply:
+    """Whether gold and answer are equal, each read as what it looks like or both as LaTeX; null: no such gold."""
     from math_verify import verify
 
-    _read("1", dollars=True)  # loads the grammar now, so that the first answer has its full time
-    _reply(replies, {"ready": True})
-    for line in sys.stdin:
-        asked = json.loads(line)
-        gold, answer = _read_both(asked["gold"], asked["answer"])
-        right = bool(verify(gold, answer, timeout_seconds=None)) if gold else None
-        _reply(replies, {"right": right})
-
-
-def _read_both(gold: str, answer: str) -> tuple[list[Any], list[Any]]:
-    """What math-verify finds in each. LaTeX, sets and tuples are found only between dollars: then in both."""
-    found = _read(gold, dollars="\\" in gold)
-    if found:
-        return found, _read(answer, dollars="\\" in answer)
-    return _read(gold, dollars=True), _read(answer, dollars=True)
+    digits = ROUNDED if "." in asked["gold"] else EXACT
+    texts = asked["gold"], asked["answer"]
+    read = False
+    for dollars in ([_LATEX.search(text) is not None for text in texts], [True, True]):
+        gold, answer = (_read(text, dollars=each) for text, each in zip(texts, dollars, strict=True))
+        read = read or bool(gold)
+        if gold and verify(gold, answer, float_rounding=digits, timeout_seconds=None):
+            return {"right": True}
+    return {"right": False if read else None}
 
 
 def _read(text: str, *, dollars: bool) -> list[Any]:
@@ -50,18 +46,5 @@ def _read(text: str, *, dollars: bool) -> list[Any]:
     return found
 
 
-def _reply(replies: object, value: dict[str, bool | None]) -> None:
-    print(json.dumps(value), file=replies, flush=True)  # type: ignore[call-overload]
-
-
-def _limit() -> None:
-    try:
-        import resource
-    except ImportError:  # not on this platform; the deadline still holds
-        return
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
 if __name__ == "__main__":
-    main()
+    answer_lines(prepare)
