@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from researcher.errors import UserError
+
 
 class Operation(BaseModel):
     """Base of the operations."""
@@ -73,21 +75,21 @@ JUDGING = (Score, KeepBest, KeepValid, ValidateAndImprove)
 
 
 def check_order(operations: Sequence[Operation]) -> None:
-    """Raise ValueError, with the operation that cannot do its work and why, for a plan that cannot be carried out."""
+    """Raise UserError, with the operation that cannot do its work and why, for a plan that cannot be carried out."""
     unscored = ""
     for number, operation in enumerate(operations):
-        name = label(operations, number)
+        name = f"The plan of strategy graph cannot be carried out: {label(operations, number)}"
         if number == 0 and not isinstance(operation, Generate):
-            raise ValueError(f"{name} has no thoughts to work on; a plan begins with generate")
+            raise UserError(f"{name} has no thoughts to work on; a plan begins with generate.")
         if number > 0 and isinstance(operation, Generate):
-            raise ValueError(f"{name} would forget the thoughts before it; only the first operation generates")
+            raise UserError(f"{name} would forget the thoughts before it; only the first operation generates.")
         match operation:
             case Generate() | Aggregate() | Improve() | ValidateAndImprove():
-                unscored = name
+                unscored = label(operations, number)
             case Score():
                 unscored = ""
             case KeepBest() if unscored:
-                raise ValueError(f"{name} needs scores, and no score comes after {unscored}")
+                raise UserError(f"{name} needs scores; put a score after {unscored}.")
 
 
 def widths(operations: Sequence[Operation]) -> list[int]:

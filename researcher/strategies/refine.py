@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
+from researcher.errors import UserError
 from researcher.protocols import Plan, ThreadInfo, View
 from researcher.strategies.base import Parameters, failure
 from researcher.strategies.chains import Chains
@@ -49,9 +50,9 @@ class Refine(Parameters):
     @classmethod
     def _one_for_each_chain(cls, temperatures: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
         if not all(0.0 <= temperature <= 2.0 for temperature in temperatures):
-            raise ValueError("a temperature is between 0 and 2")
-        if len(temperatures) > info.data.get("chains", len(temperatures)):
-            raise ValueError(f"there are {len(temperatures)} temperatures for {info.data['chains']} chains")
+            raise UserError("Strategy refine: a temperature is between 0 and 2.")
+        if len(temperatures) > (chains := info.data.get("chains", len(temperatures))):
+            raise UserError(f"Strategy refine: {len(temperatures)} temperatures are too many for chains={chains}.")
         return temperatures
 
     @property

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
+from researcher.errors import UserError
 from researcher.protocols import Plan, ThreadInfo, View
 from researcher.strategies.base import Parameters, failure
 from researcher.strategies.population import Member, Rounds, key_of
@@ -37,7 +38,7 @@ class RSA(Parameters):
     @classmethod
     def _k_of_population(cls, k: int, info: ValidationInfo) -> int:
         if k > (population := info.data.get("population", k)):
-            raise ValueError(f"a member cannot read {k} of {population}; give at most the population")
+            raise UserError(f"Strategy rsa: a member cannot read k={k} of population={population} others.")
         return k
 
     def plan(self, view: View) -> Plan:

@@ -45,10 +45,13 @@ def reply(work: Work) -> Reply:
         ("rsa", {"population": 3, "k": 1, "rounds": 1}),
         ("graph", {}),
         ("graph", {"scorer": "orm", "stop_when_verified": False}),
-        ("graph", {"operations": [{"op": "generate", "n": 5}, {"op": "improve"}, {"op": "aggregate", "n": 3, "of": 2}]}),
+        ("graph", {"operations": [{"op": "generate", "n": 5}, {"op": "improve"},
+                                  {"op": "aggregate", "n": 3, "of": 2}]}),
         ("graph", {"operations": [{"op": "generate", "n": 6}, {"op": "validate_and_improve", "rounds": 3}]}),
         ("graph", {"operations": [{"op": "generate", "n": 6}, {"op": "score"}, {"op": "keep_best", "n": 2},
                                   {"op": "improve"}, {"op": "score"}, {"op": "keep_best"}]}),
+        ("vote", {"over": "budget_forcing", "n": 3}),
+        ("vote", {"over": "refine", "n": 3, "over_params": {"rounds": 2}}),
     ],
 )  # fmt: skip
 def test_they_conform(name: str, parameters: dict[str, object]) -> None:
