@@ -12,6 +12,7 @@ import typer
 
 from researcher import __version__
 from researcher.cli import demo, doctor, export, ls, replay, report, run, show, verify
+from researcher.cli import eval as evaluation
 from researcher.cli.drive import Exit
 from researcher.errors import LimitExceeded, ResearcherError, UserError
 
@@ -30,6 +31,7 @@ app.command("replay")(replay.replay)
 app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("verify")(verify.verify)
+app.command("eval")(evaluation.evaluate_strategies)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 

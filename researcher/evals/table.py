@@ -1,0 +1,95 @@
+"""The results as a table: in Markdown for a page, in columns for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from researcher.evals.intervals import Interval
+from researcher.evals.summary import Row, Winner
+
+
+class Column(NamedTuple):
+    """A heading and what it says of a row."""
+
+    title: str
+    cell: str
+
+
+def cells(row: Row) -> list[Column]:
+    """All there is to say of a row, in the order of the table."""
+    last = row.passes[-1] if row.passes else None
+    return [
+        Column("strategy", row.strategy),
+        Column("budget", amount(row.budget)),
+        Column("runs", f"{row.runs:,}"),
+        Column("accuracy", "-" if row.accuracy is None else f"{row.accuracy:.3f}"),
+        Column("over seeds", interval(row.seeds)),
+        Column("Wilson", interval(row.wilson)),
+        Column("pass@k", "-" if last is None else f"{last.value:.3f} (k={last.k}, {last.runs:,} runs)"),
+        Column("completion", f"{row.completion:,.0f}"),
+        Column("prompt", f"{row.prompt:,.0f}"),
+        Column("calls", f"{row.calls:.1f}"),
+        Column("seconds", f"{row.seconds:.2f}"),
+        Column("prefix hits", f"{row.hits:.0%}"),
+        Column("cancelled", f"{row.cancelled:.0%}"),
+        Column("merged", f"{row.merged:.1f}"),
+        Column("unparsable", f"{row.unparsable:.2f}"),
+        Column("no answer", f"{row.unanswered:,}"),
+        Column("limited", f"{row.limited:,}"),
+        Column("unverified", f"{row.unverified:,}"),
+        Column("failures", failures(row)),
+    ]
+
+
+def markdown(rows: Sequence[Row], best: Iterable[Winner], *, about: str) -> str:
+    """The table as a Markdown page; `about` says what was measured."""
+    lines = [about, ""]
+    for number, row in enumerate(rows):
+        columns = cells(row)
+        if number == 0:
+            lines.append("| " + " | ".join(column.title for column in columns) + " |")
+            lines.append("|" + "---|" * len(columns))
+        lines.append("| " + " | ".join(column.cell.replace("|", "\\|") for column in columns) + " |")
+    lines += ["", EXPLANATION, "", *[f"- {sentence(winner)}" for winner in best], ""]
+    return "\n".join(lines)
+
+
+EXPLANATION = """\
+`budget` bounds prompt and completion tokens together, which is what the engine charges; `completion` and `prompt` are
+what a run used on average. `over seeds`: Student's 95 % interval over the seeds' means; `Wilson`: of all runs pooled.
+`pass@k` is over the answers a run proposed, for the largest k that any run reached. `unverified` runs broke, or could
+not be judged, and are in no accuracy; runs with `no answer` count as wrong. `limited`: ended by the budget.
+`cancelled`: the share of tokens spent on threads that were stopped. `merged`: steps of a run that came to a state
+another had come to. `unparsable`: replies of a run that were to hold an answer and did not. `seconds` are of runs
+that share the model with others."""
+
+
+def sentence(winner: Winner) -> str:
+    """Which strategy wins at a budget, and whether that is more than chance."""
+    head = f"At {budget_words(winner.budget)}, {winner.strategy} is the most accurate ({winner.accuracy:.3f})"
+    if winner.second is None or winner.lead is None or winner.lead_interval is None:
+        return f"{head}."
+    low, high = winner.lead_interval
+    sure = "" if low > 0 else ", which may be chance"
+    return f"{head}, {winner.lead:+.3f} ({low:+.3f} to {high:+.3f}, paired) before {winner.second}{sure}."
+
+
+def amount(budget: int | None) -> str:
+    """A budget in a cell."""
+    return "none" if budget is None else f"{budget:,}"
+
+
+def budget_words(budget: int | None) -> str:
+    """A budget in a sentence."""
+    return "no budget" if budget is None else f"{budget:,} tokens"
+
+
+def interval(bounds: Interval | None) -> str:
+    """`0.812-0.861`."""
+    return "-" if bounds is None else f"{bounds.low:.3f}-{bounds.high:.3f}"
+
+
+def failures(row: Row) -> str:
+    """`model 3, tool 1`: threads that something ended from outside."""
+    return ", ".join(f"{name} {number:,}" for name, number in sorted(row.failures.items())) or "-"
