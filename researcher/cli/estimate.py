@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from researcher.cli.job import Job
 from researcher.strategies.base import Parameters
+from researcher.strategies.best_of_n import BestOfN
 from researcher.strategies.chain_of_thought import ChainOfThought
 from researcher.strategies.load import load_strategy
 from researcher.strategies.research import Research
@@ -45,7 +46,7 @@ def _threads(strategy: object) -> int | None:
     match strategy:
         case ChainOfThought():
             return 1
-        case Vote(n=n):
+        case Vote(n=n, over="chain_of_thought") | BestOfN(n=n, aggregate=None):
             return n
         case Research(max_questions=questions, samples=samples, writers=writers):
             return 1 + questions * samples + writers

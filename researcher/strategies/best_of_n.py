@@ -17,7 +17,7 @@ from researcher.errors import UserError
 from researcher.protocols import Plan, ThreadInfo, View
 from researcher.strategies.base import conclude, failure, wants_support
 from researcher.strategies.candidates import Candidate, Candidates, StepCandidates
-from researcher.strategies.chain_of_thought import Chain
+from researcher.strategies.chain_of_thought import Chain, ChainOfThought, Sampler
 from researcher.strategies.steps import Aggregate, StepParameters
 from researcher.strategies.vote import GROUP
 from researcher.types import Work
@@ -72,6 +72,12 @@ class BestOfN(Chain):
     def scorers(self) -> tuple[str, ...]:
         """The verifiers that its works name."""
         return (self.scorer,) if self.scorer else ()
+
+    @property
+    def sampler(self) -> Sampler | None:
+        """How it draws its threads; None where they are steps."""
+        fields = {name: getattr(self, name) for name in Chain.model_fields}
+        return None if self.aggregate is not None else Sampler(ChainOfThought(**fields), self.scorer)
 
     def plan(self, view: View) -> Plan:
         """Fill the free slots until the choice is made."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -103,3 +103,10 @@ class ChainOfThought(Chain):
             return Plan(failure=failure([thread]))
         wanted = wants_support(view.task)
         return Plan(answer=conclude([thread], view.graph, of=1, wanted=wanted, reason="the only thread"))
+
+
+class Sampler(NamedTuple):
+    """How a strategy draws its samples: those of equal samplers can stand in for each other."""
+
+    chain: ChainOfThought
+    scorer: str

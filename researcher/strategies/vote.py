@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from researcher.protocols import Plan, Strategy, ThreadInfo, View
 from researcher.strategies.base import conclude, conclude_runs, failure, wants_support
-from researcher.strategies.chain_of_thought import ChainOfThought
+from researcher.strategies.chain_of_thought import ChainOfThought, Sampler
 from researcher.strategies.deepconf import ETA, TOP, OnlineBallots, keep_best, trace_confidence
 from researcher.strategies.load import load_strategy, strategy_class
 from researcher.strategies.runs import Runs
@@ -63,6 +63,13 @@ class Vote(VoteRules):
             passed.add("temperature")
         given: dict[str, Any] = {name: getattr(self, name) for name in passed if name in fields}
         return load_strategy(self.over, {**given, **self.over_params})
+
+    @property
+    def sampler(self) -> Sampler | None:
+        """How it draws its threads; None where no other strategy could go on with them."""
+        if isinstance(self.voter, ChainOfThought) and self.weights != "confidence":
+            return Sampler(self.voter, self.scorer)
+        return None
 
     def model_post_init(self, context: Any, /) -> None:
         """Refuse an unknown strategy, or a parameter that it does not have, at once."""

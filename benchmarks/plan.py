@@ -1,0 +1,77 @@
+"""Planning time of strategies: `python benchmarks/plan.py [threads]`, or `-m benchmarks.plan`.
+
+Each strategy plans a run of that many threads, all in flight at once or 100 at a time, that end in random order; what
+is timed is `plan` alone. `read` is how many records of the graph the average plan looked at: it should not grow with
+the run. A new strategy is one line of CASES: its name, and the strategy and replies for a number of threads.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from researcher.protocols import Strategy
+from researcher.strategies.load import load_strategy
+from researcher.testing.plan_cost import plan_cost
+from researcher.testing.simulate import Reply
+from researcher.types import Task, Work
+
+TASK = Task(question="What is it?")
+Respond = Callable[[Work], Reply]
+
+
+def answers(classes: int) -> Respond:
+    """Replies of so many different answers, in random order of completion, with scores and confidences."""
+
+    def reply(work: Work) -> Reply:
+        rng = random.Random(work.sampling.seed)
+        if work.role == "planner":
+            return Reply("1. Who made it?\n2. When was it made?")
+        answer = rng.randrange(classes)
+        return Reply(
+            f"<answer>{answer}</answer>", 1 + 9 * rng.random(), score=rng.random(), confidence=(rng.random(),) * 20
+        )
+
+    return reply
+
+
+def of(name: str, **params: Any) -> Strategy:
+    """A strategy by name."""
+    return load_strategy(name, params)
+
+
+CASES: dict[str, Callable[[int], tuple[Strategy, Respond]]] = {
+    "vote full": lambda n: (of("vote", n=n, stop="full"), answers(7)),
+    "vote lossless, no two answers alike": lambda n: (of("vote", n=n), answers(10**9)),
+    "vote beta, a close race": lambda n: (of("vote", n=n, stop="beta", confidence=0.999999), answers(2)),
+    "vote by confidence": lambda n: (of("vote", n=n, weights="confidence"), answers(7)),
+    "vote over votes of 10": lambda n: (of("vote", n=n // 10, over="vote", over_params={"n": 10}), answers(7)),
+    "best_of_n": lambda n: (of("best_of_n", n=n, scorer="judge", stop="full"), answers(7)),
+    "research": lambda n: (of("research", samples=min(1000, n // 2), writers=3), answers(7)),
+}
+
+
+def main() -> None:
+    """Print one line of JSON for each case."""
+    threads = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    for name, case in CASES.items():
+        for slots in (100, threads):
+            strategy, reply = case(threads)
+            cost = plan_cost(strategy, TASK, reply, slots=slots)
+            figures = {
+                "strategy": name,
+                "slots": slots,
+                "threads": len(cost.run.started) if cost.run else 0,
+                "plans": cost.plans,
+                "plan_ms": round(cost.milliseconds, 4),
+                "longest_ms": round(1e3 * cost.longest, 2),
+                "read": round(cost.reads_per_plan, 2),
+            }
+            print(json.dumps(figures), flush=True)
+
+
+if __name__ == "__main__":
+    main()
