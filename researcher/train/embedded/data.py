@@ -57,7 +57,7 @@ DOCUMENT_SKILLS: tuple[Skill, ...] = ("one_hop", "two_hops", "three_hops", "comp
 PUZZLE_SKILLS: tuple[Skill, ...] = (
     "step_3", "step_4", "step_24", "process", "outcome", "value", "propose", "choose", "revise", "aggregate",
 )  # fmt: skip
-FOREIGN = 0.55
+FOREIGN = 0.45
 """Share of the worlds with foreign names and phrases."""
 _PER_WORLD = 3
 _HOPS = {"one_hop": 1, "two_hops": 2, "three_hops": 3}

@@ -28,7 +28,7 @@ def make(rng: random.Random, world: World, corpus: Corpus) -> Example | None:
     lines: list[str] = []
     for fact, passage in places[:10]:
         lines += [f"Q: {_question(rng, fact)}", f"{fact.sentence} [{passage.n}]", f"So {fact.target}."]
-        if rng.random() < 0.35:
+        if rng.random() < 0.3:
             lines += _absent(rng, world, fact.subject)
     lines += _contests(rng, [fact for fact, _ in places])
     messages = [user(render(passages)), say(f"<answer>{places[0][0].target}</answer>", "\n".join(lines))]

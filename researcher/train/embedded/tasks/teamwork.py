@@ -163,18 +163,19 @@ def make_judgement(rng: random.Random, world: World) -> Example | None:
     ]
     prompt = judge_prompt(chain.question, answer, evidence)
     # without thought it is one token, as after a server's empty block; with thought it reads the evidence first
-    think = "" if rng.random() < 0.3 else _weigh(chain, quotes, answer)
+    think = "" if rng.random() < 0.3 else _weigh(chain, evidence, answer)
     return Example("judging", [system(prompt.system), user(prompt.user), say(sign, think)], (), sign, {})
 
 
-def _weigh(chain: Chain, quotes: list[str], answer: str) -> str:
+def _weigh(chain: Chain, evidence: list[Quote], answer: str) -> str:
     """What the evidence says to each hop, and whether that is the answer."""
     lines: list[str] = []
     for hop in chain.hops:
         lines.append(ask(hop))
-        if hop.fact is None or hop.fact.sentence not in quotes:
+        quote = next((quote for quote in evidence if hop.fact and quote.text == hop.fact.sentence), None)
+        if hop.fact is None or quote is None:
             return "\n".join([*lines, "Not there."])
-        lines.append(f"So {hop.fact.target}.")
+        lines += [f"{quote.text} [{quote.n}]", f"So {hop.fact.target}."]
     return "\n".join([*lines, f"Answer: {answer}, {'yes' if answer == chain.answer else 'no'}."])
 
 
