@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from researcher import __version__
-from researcher.cli import demo, doctor, export, ls, replay, report, run, show, verify
+from researcher.cli import demo, doctor, export, ls, replay, report, run, show, strategies, verify
 from researcher.cli import eval as evaluation
 from researcher.cli.drive import Exit
 from researcher.errors import LimitExceeded, ResearcherError, UserError
@@ -32,6 +32,7 @@ app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("verify")(verify.verify)
 app.command("eval")(evaluation.evaluate_strategies)
+app.command("strategies")(strategies.strategies)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 
