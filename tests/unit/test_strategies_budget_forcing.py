@@ -72,13 +72,14 @@ def test_the_pieces_never_pass_the_cap_however_many_there_are() -> None:
     rng = random.Random(3)
     cut = 0
     for _ in range(200):
-        cap, waits = rng.randint(1, 300), rng.randint(0, 8)
-        lengths = [rng.randint(1, 120) for _ in range(waits + 1)]
+        cap, waits = rng.randint(1, 30), rng.randint(0, 8)
+        lengths = [rng.randint(1, 12) for _ in range(waits + 1)]
         run = simulate(BudgetForcing(thinking=cap, waits=waits), TASK, thinking(*lengths))
         thoughts = [thread for thread in run.graph.threads() if not thread.work.verify]
         used = sum(thread.sampled for thread in thoughts)
         whole = sum(lengths)
         assert used == min(cap, whole), "it thinks as long as it may, and no longer"
+        assert all(cap and cap > 0 for cap in caps(run)), "a piece of no tokens is not asked for"
         assert run.answer is not None
         cut += whole > cap
     assert 20 < cut < 180, "both cases were there"
