@@ -7,12 +7,10 @@ from collections.abc import Sequence
 
 import anyio
 
-from researcher.types import Alternative, Confidence
+from researcher.models.confidence import token_confidence
+from researcher.types import Confidence
 
-
-def token_confidence(alternatives: Sequence[Alternative]) -> float:
-    """C_t = -(1/k) * the sum of the logprobs (nats) of the k most likely tokens; high where one stands out."""
-    return -sum(alternative.logprob for alternative in alternatives) / len(alternatives) if alternatives else 0.0
+__all__ = ["Watch", "token_confidence"]
 
 
 class Watch:

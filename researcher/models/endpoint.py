@@ -8,23 +8,25 @@ connection and gives the permit back before the cancellation leaves this module.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from researcher.errors import RequestRejected
 from researcher.models.call import Call
+from researcher.models.continuing import TokenRoute
 from researcher.models.exchange import Exchange
 from researcher.models.limiter import AdaptiveLimiter
-from researcher.models.llamacpp import as_chat, prompt_ids
+from researcher.models.llamacpp import as_chat
 from researcher.models.probe import Probe, probe_server
 from researcher.models.requests import RequestEncoder, ServerKind
 from researcher.models.retry import RetryPolicy
 from researcher.models.steering import Steering
 from researcher.models.stream import StreamFold
 from researcher.models.transport import AiohttpTransport, Transport
-from researcher.models.wire import completions_of
+from researcher.models.wire import completions_of, count
 from researcher.protocols import Progress
 from researcher.types import Capabilities, Completion, ModelRequest, Sampling
 
@@ -71,6 +73,8 @@ class Endpoint:
         self._name, self._sleep = model, sleep
         self._encoder = RequestEncoder()
         self._probe: Probe | None = None
+        self._route: TokenRoute | None = None
+        self._only_chat = False
         self._probing = asyncio.Lock()
         self._steering: Steering | None = None
 
@@ -110,52 +114,71 @@ class Endpoint:
 
     async def complete(self, request: ModelRequest, progress: Progress | None = None) -> Completion:
         """One completion. Raises ModelError. A cancelled call closes its request and gives back its permit."""
-        if request.sampling.token_ids or request.sampling.logprobs:
+        if progress is not None and progress.on_confidence is not None:
+            request = msgspec.structs.replace(request, stream=True)
+        if request.raw or request.prefix:
+            return await self._continued(request, progress or Progress())
+        if _wants_tokens(request.sampling) or _keeps_stop(request.sampling):
             probe = self._probe or await self.probe()
             if probe.kind is ServerKind.LLAMA_CPP and probe.capabilities.token_ids:
-                return await self._llamacpp_chat(request, probe.model, progress)
+                done = await self._by_ids(request, probe, progress or Progress())
+                return as_chat(done, tools=bool(request.tools))
             if probe.kind is ServerKind.LLAMA_CPP and request.tools:
                 request = msgspec.structs.replace(request, stream=False)  # it refuses logprobs for such a stream
-        if not request.stream:
-            return (await self.complete_many(request, 1, progress))[0]
-        name, kind, request = await self._prepared(request)
-        body = self._encoder.chat(request, name, kind)
-        return await self._streamed("/chat/completions", body, name, kind, progress or Progress())
+        return await self._chat(request, progress)
 
     async def complete_many(self, request: ModelRequest, n: int, progress: Progress | None = None) -> list[Completion]:
         """`n` completions of one request; the usage of all is on the first. Raises ModelError."""
         name, kind, request = await self._prepared(msgspec.structs.replace(request, stream=False))
         body = self._encoder.chat(request, name, kind, n=n)
-        return await self._whole("/chat/completions", body, name, progress)
+        return await self._whole("/chat/completions", body, name, progress, request)
 
-    async def completions(
-        self,
-        prompt_ids: Sequence[int],
-        sampling: Sampling = Sampling(),
-        *,
-        stream: bool = False,
-        progress: Progress | None = None,
-    ) -> Completion:
-        """A continuation of token ids, from /completions. Raises ModelError."""
-        name, kind, request = await self._prepared(ModelRequest(messages=(), sampling=sampling))
-        body = self._encoder.completion(prompt_ids, name, request.sampling, kind, stream=stream)
-        if stream:
-            return await self._streamed("/completions", body, name, kind, progress or Progress())
-        return (await self._whole("/completions", body, name, progress))[0]
-
-    async def _llamacpp_chat(self, request: ModelRequest, name: str, progress: Progress | None) -> Completion:
-        """Chat with all ids on record; always streamed, because only then does a cancelled call end there too."""
-        sampling = msgspec.structs.replace(request.sampling, logprobs=True)
+    async def _chat(self, request: ModelRequest, progress: Progress | None) -> Completion:
+        if not request.stream:
+            return (await self.complete_many(request, 1, progress))[0]
+        name, kind, request = await self._prepared(request)
+        body = self._encoder.chat(request, name, kind)
         counted = progress or Progress()
 
         async def send() -> Completion:
-            prompt = await prompt_ids(self._exchange, self._encoder, request, name)
-            body = self._encoder.completion(prompt, name, sampling, ServerKind.LLAMA_CPP, stream=True)
-            fold = StreamFold(counted)
-            await self._exchange.stream("/completions", body, fold.add, last=True)
-            return as_chat(fold.completion(name), prompt, tools=bool(request.tools))
+            fold = StreamFold(counted, raw=request.raw, top=request.sampling.top_logprobs)
+            # llama.cpp closes the connection after a stream, although it says that it keeps it.
+            await self._exchange.stream("/chat/completions", body, fold.add, last=kind is ServerKind.LLAMA_CPP)
+            return fold.completion(name)
 
         return await self._followed(send, counted)
+
+    async def _continued(self, request: ModelRequest, progress: Progress) -> Completion:
+        """What comes next in the assistant's turn: from ids where the server takes them, else by a prefilled chat."""
+        probe = self._probe or await self.probe()
+        if probe.kind is ServerKind.LLAMA_CPP:
+            return await self._by_ids(request, probe, progress)
+        if probe.kind is ServerKind.VLLM and not self._only_chat:
+            try:
+                return await self._by_ids(request, probe, progress)
+            except RequestRejected as fault:
+                if fault.status not in (404, 405):
+                    raise
+                self._only_chat = True  # a gateway that lets through /v1 alone, or the chat route alone
+        if not probe.capabilities.prefill:
+            raise RequestRejected(
+                f"{self.base_url} cannot continue a begun reply; vLLM, SGLang and llama.cpp can, and the embedded model"
+            )
+        done = await self._chat(msgspec.structs.replace(request, raw=True), progress)
+        if done.message.reasoning or done.message.tool_calls:
+            raise RequestRejected(
+                f"{self.base_url} takes replies apart, so that they cannot be continued word by word; let /tokenize "
+                "and /v1/completions through, or start the server without its reasoning and tool parsers"
+            )
+        return done
+
+    async def _by_ids(self, request: ModelRequest, probe: Probe, progress: Progress) -> Completion:
+        if self._route is None:
+            self._route = TokenRoute(
+                self._exchange, self._encoder, probe.kind, probe.model, context=probe.capabilities.context
+            )
+        route = self._route
+        return await self._followed(lambda: route.complete(request, progress), progress)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -166,25 +189,30 @@ class Endpoint:
 
     async def _prepared(self, request: ModelRequest) -> tuple[str, ServerKind, ModelRequest]:
         """The model's name, the server's dialect, and the request without what the server cannot give."""
-        wants = request.sampling.token_ids or request.sampling.logprobs
-        probe = self._probe or (await self.probe() if wants or self._name is None else None)
+        wants, keeps = _wants_tokens(request.sampling), _keeps_stop(request.sampling)
+        probe = self._probe or (await self.probe() if wants or keeps or self._name is None else None)
         if probe is None:
             return self._name or "", ServerKind.GENERIC, request
+        if keeps and not probe.kind.keeps_stop:
+            raise RequestRejected(f"{self.base_url} cannot keep the stop string in a chat's reply; vLLM and SGLang can")
         can = probe.capabilities
         if wants and not (can.token_ids and can.logprobs):
             sampling = msgspec.structs.replace(
                 request.sampling,
                 logprobs=request.sampling.logprobs and can.logprobs,
                 token_ids=request.sampling.token_ids and (can.token_ids or can.logprobs),
+                top_logprobs=request.sampling.top_logprobs if can.logprobs else 0,
             )
             request = msgspec.structs.replace(request, sampling=sampling)
         return probe.model, probe.kind, request
 
-    async def _whole(self, path: str, body: bytes, name: str, progress: Progress | None) -> list[Completion]:
+    async def _whole(
+        self, path: str, body: bytes, name: str, progress: Progress | None, request: ModelRequest
+    ) -> list[Completion]:
         async def send() -> list[Completion]:
             reply = await self._exchange.reply(path, body)
-            found = completions_of(reply, name)
-            _count(progress, found[0])
+            found = completions_of(reply, name, raw=request.raw, top=request.sampling.top_logprobs)
+            count(progress, found[0])
             return found
 
         call = self._call(send)
@@ -193,15 +221,6 @@ class Endpoint:
         if call.attempts > 1:
             found[0] = msgspec.structs.replace(found[0], attempts=call.attempts)
         return found
-
-    async def _streamed(self, path: str, body: bytes, name: str, kind: ServerKind, progress: Progress) -> Completion:
-        async def send() -> Completion:
-            fold = StreamFold(progress)
-            # llama.cpp closes the connection after a stream, although it says that it keeps it.
-            await self._exchange.stream(path, body, fold.add, last=kind is ServerKind.LLAMA_CPP)
-            return fold.completion(name)
-
-        return await self._followed(send, progress)
 
     async def _followed(self, send: Callable[[], Awaitable[Completion]], progress: Progress) -> Completion:
         """What a streaming `send` returns, tried as often as the policy allows."""
@@ -223,10 +242,12 @@ class Endpoint:
         )
 
 
-def _count(progress: Progress | None, completion: Completion) -> None:
-    if progress is not None and completion.usage is not None:
-        progress.prompt_tokens += completion.usage.prompt_tokens
-        progress.completion_tokens += completion.usage.completion_tokens
+def _wants_tokens(sampling: Sampling) -> bool:
+    return sampling.token_ids or sampling.logprobs or sampling.top_logprobs > 0
+
+
+def _keeps_stop(sampling: Sampling) -> bool:
+    return sampling.keep_stop and bool(sampling.stop)
 
 
 def _descriptors() -> int:

@@ -62,6 +62,9 @@ async def _probe(exchange: Exchange, model: str | None) -> Probe:
             _CAN[ServerKind.VLLM], context=found.max_model_len, metrics=read_load(metrics.body) is not None
         )
         return Probe(kind=ServerKind.VLLM, model=found.id, capabilities=can)
+    if found.owned_by == "sglang":
+        can = msgspec.structs.replace(_CAN[ServerKind.SGLANG], context=found.max_model_len)
+        return Probe(kind=ServerKind.SGLANG, model=found.id, capabilities=can)
     props = await _quiet(exchange, f"{exchange.root}/props")
     if isinstance(props, dict) and "default_generation_settings" in props:
         settings = props["default_generation_settings"]
@@ -82,6 +85,7 @@ async def _probe(exchange: Exchange, model: str | None) -> Probe:
 _CAN = {
     ServerKind.OPENAI: Capabilities(tools=True, n=True, logprobs=True),
     ServerKind.VLLM: Capabilities(tools=True, reasoning=True, token_ids=True, logprobs=True, n=True, prefill=True),
+    ServerKind.SGLANG: Capabilities(tools=True, reasoning=True, logprobs=True, n=True, prefill=True),
     ServerKind.LLAMA_CPP: Capabilities(tools=True, reasoning=True, logprobs=True, prefill=True),
 }
 

@@ -12,12 +12,14 @@ from researcher.types import Message, ModelRequest, Sampling, ToolSpec
 
 _encode = msgspec.json.Encoder().encode
 _KEPT = 32  # encoded tool lists that are kept
+MOST_ALTERNATIVES = 20  # of a token: the protocol's limit, and vLLM's unless it was started with another
 
 
 class ServerKind(enum.StrEnum):
     """Whose server it is, as far as the protocol's dialect depends on it."""
 
     VLLM = "vllm"
+    SGLANG = "sglang"
     LLAMA_CPP = "llama.cpp"
     OPENAI = "openai"
     GENERIC = "generic"
@@ -25,7 +27,12 @@ class ServerKind(enum.StrEnum):
     @property
     def takes_reasoning(self) -> bool:
         """Earlier reasoning may be sent back; some hosted servers refuse the field."""
-        return self in (ServerKind.VLLM, ServerKind.LLAMA_CPP)
+        return self in (ServerKind.VLLM, ServerKind.SGLANG, ServerKind.LLAMA_CPP)
+
+    @property
+    def keeps_stop(self) -> bool:
+        """It can leave the stop string in the text."""
+        return self in (ServerKind.VLLM, ServerKind.SGLANG)
 
 
 class RequestEncoder:
@@ -35,21 +42,28 @@ class RequestEncoder:
         self._tools: dict[int, tuple[Sequence[ToolSpec], msgspec.Raw]] = {}
 
     def chat(self, request: ModelRequest, model: str, kind: ServerKind, *, n: int = 1) -> bytes:
-        """The body for /chat/completions."""
+        """The body for /chat/completions. What the assistant has said already is its last message, to be continued."""
         body: dict[str, Any] = {"model": model, "messages": [_message(m, kind) for m in request.messages]}
+        if request.prefix:
+            body["messages"].append({"role": "assistant", "content": request.prefix})
+            body["continue_final_message"] = True
+            if kind is ServerKind.VLLM:
+                body["add_generation_prompt"] = False
+        if request.raw and kind is ServerKind.SGLANG:
+            body["separate_reasoning"] = False
         if request.tools:
             body["tools"] = self._tool_list(request.tools)
         if n > 1:
             body["n"] = n
         _sampling(body, request.sampling, kind)
-        if request.sampling.logprobs or (request.sampling.token_ids and kind is ServerKind.LLAMA_CPP):
+        top = request.sampling.top_logprobs
+        if request.sampling.logprobs or top or (request.sampling.token_ids and kind is ServerKind.LLAMA_CPP):
             body["logprobs"] = True  # llama.cpp gives token ids only there
+        if top:  # vLLM counts the sampled token as one of them, also where it is not among the most likely
+            body["top_logprobs"] = top + 1 if kind is ServerKind.VLLM and top < MOST_ALTERNATIVES else top
         if request.stream:
             _streaming(body, kind)
-        try:
-            return _encode(body)
-        except UnicodeEncodeError:  # lone surrogates, from a tool's output or a model's
-            return _encode(_unicode(body))
+        return encodable(body)
 
     def completion(
         self, prompt_ids: Sequence[int], model: str, sampling: Sampling, kind: ServerKind, *, stream: bool = False
@@ -57,8 +71,8 @@ class RequestEncoder:
         """The body for /completions with a prompt of token ids."""
         body: dict[str, Any] = {"model": model, "prompt": list(prompt_ids)}
         _sampling(body, sampling, kind)
-        if sampling.logprobs:
-            body["logprobs"] = 0 if kind is ServerKind.VLLM else 1
+        if sampling.logprobs or sampling.top_logprobs:
+            body["logprobs"] = sampling.top_logprobs or (0 if kind is ServerKind.VLLM else 1)
         if stream:
             _streaming(body, kind)
         return _encode(body)
@@ -72,6 +86,14 @@ class RequestEncoder:
         raw = msgspec.Raw(_encode([{"type": "function", "function": _tool(tool)} for tool in tools]))
         self._tools[id(tools)] = (tools, raw)  # the tools are held, so their id stays theirs
         return raw
+
+
+def encodable(body: dict[str, Any]) -> bytes:
+    """The body as JSON, with `?` for what is no Unicode."""
+    try:
+        return _encode(body)
+    except UnicodeEncodeError:  # lone surrogates, from a tool's output or a model's
+        return _encode(_unicode(body))
 
 
 def _tool(tool: ToolSpec) -> dict[str, Any]:
@@ -124,6 +146,8 @@ def _sampling(body: dict[str, Any], sampling: Sampling, kind: ServerKind) -> Non
         body["seed"] = sampling.seed
     if sampling.stop:
         body["stop"] = sampling.stop
+        if sampling.keep_stop and kind.keeps_stop:
+            body["include_stop_str_in_output" if kind is ServerKind.VLLM else "no_stop_trim"] = True
     if sampling.token_ids and kind is ServerKind.VLLM:
         body["return_token_ids"] = True
 

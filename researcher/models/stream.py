@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 from researcher.errors import BadResponse
+from researcher.models.confidence import token_confidence
 from researcher.models.wire import (
     WireChoice,
+    WireLogprobs,
     WireReply,
     WireToolCall,
     arguments_text,
     finish_of,
     message_of,
+    own_ids,
     usage_of,
 )
 from researcher.protocols import Progress
-from researcher.types import Completion, ToolCall, Usage
+from researcher.types import Alternative, Completion, ToolCall, Usage
 
 
 class StreamFold:
-    """Takes the chunks of one stream; keeps `progress` right after each."""
+    """Takes the chunks of one stream; keeps `progress` right after each.
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+    `raw`: the text is kept as it was sampled. `top`: how many alternatives of each token to keep.
+    """
+
+    def __init__(self, progress: Progress, *, raw: bool = False, top: int = 0) -> None:
+        self._progress, self._raw, self._top = progress, raw, top
         self._before = progress.completion_tokens, progress.prompt_tokens  # of earlier attempts
         self._content: list[str] = []
         self._reasoning: list[str] = []
         self._calls: dict[int, _PartialCall] = {}
         self._ids: list[int] = []
         self._prompt_ids: list[int] | None = None
+        self._own: list[tuple[int, str]] = []  # ids that came with logprobs, with the text that came with them
         self._logprobs: list[float] = []
+        self._alternatives: list[tuple[Alternative, ...]] = []
         self._counted = 0
         self._usage: Usage | None = None
         self._finish: str | None = None
@@ -57,9 +65,7 @@ class StreamFold:
             self._ids += choice.token_ids
             new = len(choice.token_ids)
         if choice.logprobs:
-            self._logprobs += choice.logprobs.values()
-            if not choice.token_ids:
-                self._ids += choice.logprobs.ids()
+            self._take_logprobs(choice.logprobs, text + thought)
         self._counted += new
         if thought:
             self._reasoning.append(thought)
@@ -69,6 +75,14 @@ class StreamFold:
             self._tool_call(call)
         if self._progress.on_delta is not None and (thought or text):
             self._progress.on_delta(thought + text)
+
+    def _take_logprobs(self, given: WireLogprobs, text: str) -> None:
+        self._logprobs += given.values()
+        self._own += [(token, text) for token in given.ids()]
+        alternatives = given.alternatives(self._top)
+        self._alternatives += alternatives
+        if alternatives and self._progress.on_confidence is not None:
+            self._progress.on_confidence([token_confidence(each) for each in alternatives])
 
     def _tool_call(self, call: WireToolCall) -> None:
         index = call.index
@@ -88,7 +102,12 @@ class StreamFold:
             progress.estimated = False
         else:
             progress.completion_tokens = completion + self._counted
-            progress.estimated = not self._ids
+            progress.estimated = not (self._ids or self._own)
+
+    @property
+    def own(self) -> list[tuple[int, str]]:
+        """The ids that came with logprobs, each with the text that came with it."""
+        return self._own
 
     def completion(self, model: str) -> Completion:
         """What the stream gave; `truncated` where it never said why it ended."""
@@ -98,15 +117,17 @@ class StreamFold:
             ToolCall(id=call.id or f"call_{i}", name=call.name, arguments="".join(call.arguments))
             for i, call in enumerate(self._calls.values())
         )
-        logprobs = self._logprobs if not self._ids or len(self._logprobs) == len(self._ids) else []
+        ids = self._ids or own_ids([token for token, _ in self._own], self._usage)
+        logprobs = self._logprobs if len(self._logprobs) == len(ids) or not (ids or self._own) else []
         return Completion(
-            message=message_of("".join(self._content), "".join(self._reasoning), calls),
+            message=message_of("".join(self._content), "".join(self._reasoning), calls, raw=self._raw),
             finish=finish_of(self._finish, tools=bool(calls)),
             model=self._model or model,
             usage=self._usage,
             prompt_ids=tuple(self._prompt_ids) if self._prompt_ids else None,
-            token_ids=tuple(self._ids) if self._ids else None,
+            token_ids=tuple(ids) if ids else None,
             logprobs=tuple(logprobs) if logprobs else None,
+            alternatives=tuple(self._alternatives) or None,
         )
 
 

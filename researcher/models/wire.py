@@ -5,13 +5,15 @@ Unknown fields are ignored; a known field of the wrong shape makes the whole rep
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from researcher.errors import BadResponse
 from researcher.models.faults import quote
-from researcher.types import Completion, FinishReason, Message, ToolCall, Usage
+from researcher.protocols import Progress
+from researcher.types import Alternative, Completion, FinishReason, Message, ToolCall, Usage
 
 
 class Wire(msgspec.Struct, frozen=True, gc=False):
@@ -50,15 +52,18 @@ class WireMessage(Wire, frozen=True, gc=False):
 
 
 class WireLogprob(Wire, frozen=True, gc=False):
+    token: str = ""
     logprob: float | None = None
     id: int | None = None  # llama.cpp
+    top_logprobs: list[WireLogprob] | None = None
 
 
 class WireLogprobs(Wire, frozen=True, gc=False):
-    """Chat replies fill `content`, completions `token_logprobs`."""
+    """Chat replies fill `content`, completions `token_logprobs` and, for each token, logprobs by text."""
 
     content: list[WireLogprob] | None = None
     token_logprobs: list[float | None] | None = None
+    top_logprobs: Any = None
 
     def values(self) -> list[float]:
         """Logprobs in nats, one for each sampled token; empty where one is missing."""
@@ -70,6 +75,27 @@ class WireLogprobs(Wire, frozen=True, gc=False):
         """Token ids, where each entry has one."""
         ids = [entry.id for entry in self.content or () if entry.id is not None]
         return ids if len(ids) == len(self.content or ()) else []
+
+    def alternatives(self, top: int) -> list[tuple[Alternative, ...]]:
+        """For each sampled token the `top` most likely ones, the most likely first; empty where one has none."""
+        found = [_most_likely(pairs, top) for pairs in self._candidates()] if top else []
+        return found if all(found) else []
+
+    def _candidates(self) -> Iterator[list[tuple[str, float]]]:
+        if self.content is not None:
+            for entry in self.content:
+                listed = entry.top_logprobs or ()
+                yield [(each.token, each.logprob) for each in listed if each.logprob is not None]
+        elif isinstance(self.top_logprobs, list):
+            for by_text in self.top_logprobs:
+                pairs = by_text.items() if isinstance(by_text, dict) else ()
+                yield [(str(text), float(value)) for text, value in pairs if isinstance(value, int | float)]
+
+
+def _most_likely(pairs: list[tuple[str, float]], top: int) -> tuple[Alternative, ...]:
+    """Servers add the sampled token where it is not one of them, so there can be one too many."""
+    pairs.sort(key=lambda pair: -pair[1])
+    return tuple([Alternative(token=text, logprob=value) for text, value in pairs[:top]])
 
 
 class WireChoice(Wire, frozen=True, gc=False):
@@ -142,6 +168,13 @@ def usage_of(usage: WireUsage | None) -> Usage | None:
     )
 
 
+def count(progress: Progress | None, completion: Completion) -> None:
+    """Add the usage of a whole reply to the progress."""
+    if progress is not None and completion.usage is not None:
+        progress.prompt_tokens += completion.usage.prompt_tokens
+        progress.completion_tokens += completion.usage.completion_tokens
+
+
 def arguments_text(arguments: str | dict[str, Any] | None) -> str:
     """Tool arguments as the model wrote them; a server that parsed them already is undone."""
     if isinstance(arguments, dict):
@@ -157,12 +190,14 @@ def split_thought(content: str, reasoning: str) -> tuple[str, str]:
     return rest.lstrip("\n"), thought.strip("\n")
 
 
-def message_of(content: str, reasoning: str, calls: tuple[ToolCall, ...]) -> Message:
-    """The assistant's message, without the line ends that stand between its parts.
+def message_of(content: str, reasoning: str, calls: tuple[ToolCall, ...], *, raw: bool = False) -> Message:
+    """The assistant's message, without the line ends that stand between its parts; `raw`: just as it came.
 
     vLLM leaves them in, llama.cpp some of them, and a chat template writes them again: what is sent back must render
     to the tokens that were sampled.
     """
+    if raw:
+        return Message(role="assistant", content=content, reasoning=reasoning, tool_calls=calls)
     content, reasoning = split_thought(content, reasoning)
     if reasoning:
         content, reasoning = content.lstrip("\n"), reasoning.strip("\n")
@@ -171,18 +206,32 @@ def message_of(content: str, reasoning: str, calls: tuple[ToolCall, ...]) -> Mes
     return Message(role="assistant", content=content, reasoning=reasoning, tool_calls=calls)
 
 
-def completions_of(reply: WireReply, model: str) -> list[Completion]:
-    """One Completion for each choice; the reply's usage is on the first, the others carry zero."""
+def own_ids(ids: list[int], usage: Usage | None) -> list[int]:
+    """Token ids that came with logprobs, if they are all: llama.cpp gives none for a token in the middle of a
+    character."""
+    return ids if usage is None or usage.completion_tokens == len(ids) else []
+
+
+_SAID = (FinishReason.STOP, FinishReason.TRUNCATED)
+
+
+def completions_of(reply: WireReply, model: str, *, raw: bool = False, top: int = 0) -> list[Completion]:
+    """One Completion for each choice; the reply's usage is on the first, the others carry zero.
+
+    `raw`: the text is kept as it was sampled. `top`: how many alternatives of each token to keep.
+    """
     if not reply.choices:
         raise BadResponse("the reply has no choices", retryable=True)
     usage = usage_of(reply.usage)
     return [
-        _completion(reply, choice, model, usage if i == 0 or usage is None else Usage())
+        _completion(reply, choice, model, usage if i == 0 or usage is None else Usage(), raw=raw, top=top)
         for i, choice in enumerate(reply.choices)
     ]
 
 
-def _completion(reply: WireReply, choice: WireChoice, model: str, usage: Usage | None) -> Completion:
+def _completion(
+    reply: WireReply, choice: WireChoice, model: str, usage: Usage | None, *, raw: bool, top: int
+) -> Completion:
     wire = choice.message or WireMessage(content=choice.text)
     calls = tuple(
         ToolCall(
@@ -195,22 +244,19 @@ def _completion(reply: WireReply, choice: WireChoice, model: str, usage: Usage |
     content = wire.text
     if wire.refusal and not content:
         content, finish = wire.refusal, FinishReason.CONTENT_FILTER
-    elif (
-        wire.content is None
-        and not calls
-        and finish in (FinishReason.STOP, FinishReason.TRUNCATED)
-        and not wire.thought
-    ):
+    elif not (raw or calls or wire.thought or wire.content is not None) and finish in _SAID:
         raise BadResponse("the reply's message has neither content nor tool calls", retryable=True)
-    logprobs = choice.logprobs.values() if choice.logprobs else []
-    ids = choice.token_ids or (choice.logprobs.ids() if choice.logprobs else None)
+    given = choice.logprobs or WireLogprobs()
+    ids = choice.token_ids or own_ids(given.ids(), usage if len(reply.choices or ()) == 1 else None)
+    logprobs = given.values()
     prompt_ids = reply.prompt_token_ids or choice.prompt_token_ids
     return Completion(
-        message=message_of(content, wire.thought, calls),
+        message=message_of(content, wire.thought, calls, raw=raw),
         finish=finish,
         model=reply.model or model,
         usage=usage,
         prompt_ids=tuple(prompt_ids) if prompt_ids else None,
         token_ids=tuple(ids) if ids else None,
         logprobs=tuple(logprobs) if logprobs else None,
+        alternatives=tuple(given.alternatives(top)) or None,
     )

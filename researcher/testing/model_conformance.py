@@ -11,6 +11,8 @@ Each check raises AssertionError with the promise that was broken. They need a m
 
 from __future__ import annotations
 
+import math
+
 import anyio
 
 from researcher.protocols import Model, Progress
@@ -114,6 +116,56 @@ async def check_token_ids(model: Model) -> None:
             assert len(done.token_ids) == len(done.logprobs), "not one logprob for each token"
 
 
+async def check_alternatives(model: Model) -> None:
+    """Where the model gives logprobs, alternatives come for each token, and while it streams its confidence too."""
+    can = await model.capabilities()
+    if not can.logprobs:
+        return
+    sampling = Sampling(temperature=0.0, max_tokens=16, logprobs=True, top_logprobs=3)
+    for stream in (False, True) if can.streaming else (False,):
+        seen: list[float] = []
+        request = ModelRequest(messages=ASK.messages, sampling=sampling, stream=stream)
+        with anyio.fail_after(PATIENCE):
+            done = await model.complete(request, Progress(on_confidence=seen.extend if stream else None))
+        assert done.alternatives, "no alternatives"
+        if done.logprobs:
+            assert len(done.alternatives) == len(done.logprobs), "not alternatives for each token"
+        for each in done.alternatives:
+            values = [alternative.logprob for alternative in each]
+            assert 1 <= len(each) <= 3, f"{len(each)} alternatives where 3 were asked for"
+            assert values == sorted(values, reverse=True), "the most likely is not the first"
+            assert sum(math.exp(value) for value in values) <= 1.0 + 1e-3, "together likelier than certain"
+        if stream:
+            assert len(seen) == len(done.alternatives), "not the confidence of each token"
+
+
+async def check_steps(model: Model) -> None:
+    """Where the model can sample steps, they join to what it would have said at once, in text and in ids."""
+    if not (await model.capabilities()).steps:
+        return
+    whole = await _piece(model, 12)
+    text = ""
+    ids: tuple[int, ...] = ()
+    for _ in range(3):
+        piece = await _piece(model, 4, text, ids)
+        assert not piece.message.reasoning, "a step was parsed"
+        if ids:
+            assert piece.prompt_ids == ids, "the ids of a step do not continue those of the step before"
+        text += piece.message.content
+        ids = (*piece.prompt_ids, *piece.token_ids) if piece.prompt_ids and piece.token_ids else ()
+        if piece.finish is FinishReason.STOP:
+            break
+    assert text == whole.message.content, f"the steps say {text!r}, at once it said {whole.message.content!r}"
+
+
+async def _piece(model: Model, tokens: int, prefix: str = "", ids: tuple[int, ...] = ()) -> Completion:
+    """The next tokens of the turn."""
+    sampling = Sampling(temperature=0.0, max_tokens=tokens, token_ids=(await model.capabilities()).token_ids)
+    request = ModelRequest(messages=ASK.messages, sampling=sampling, raw=True, prefix=prefix, prefix_ids=ids)
+    with anyio.fail_after(PATIENCE):
+        return await model.complete(request)
+
+
 async def check_close(model: Model) -> None:
     """It can be closed twice."""
     await model.complete(ASK)
@@ -138,5 +190,7 @@ MODEL_CHECKS = (
     check_cancel,
     check_concurrent_calls,
     check_token_ids,
+    check_alternatives,
+    check_steps,
     check_close,
 )

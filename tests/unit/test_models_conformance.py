@@ -8,29 +8,38 @@ from researcher.models.endpoint import Endpoint
 from researcher.models.pool import Pool
 from researcher.protocols import Model
 from researcher.testing.model_conformance import MODEL_CHECKS
-from researcher.testing.model_replies import Raw, Reply
+from researcher.testing.model_replies import Reply
 from researcher.testing.model_server import ModelServer
+from researcher.testing.model_speaker import Kind, Speaker
 from researcher.testing.scripted_model import ScriptedModel
 
 pytestmark = pytest.mark.anyio
-REPLY = Reply(
-    "It is 42", reasoning="six sevens", prompt_ids=[1, 2, 3], token_ids=[4, 5, 6], logprobs=[-0.1, -0.2, -0.3]
-)
-PAGES = {"/v1/models": Raw(body=b'{"data": [{"id": "test", "owned_by": "vllm"}]}')}
+SAYS = "Six sevens are 42.\nIt is 42 🙂\n"
+KINDS = ("vllm", "sglang", "llama.cpp")
 checks = pytest.mark.parametrize("check", MODEL_CHECKS, ids=lambda check: check.__name__)
 Check = Callable[[Model], Awaitable[None]]
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @checks
-async def test_an_endpoint(check: Check) -> None:
-    with ModelServer(REPLY, pages=PAGES) as server:
+async def test_an_endpoint(check: Check, kind: Kind) -> None:
+    speaker = Speaker(SAYS, kind=kind, words=["sevens", "42"])
+    with ModelServer(speaker, pages=speaker.pages) as server:
+        async with aclosing(Endpoint(server.url)) as endpoint:
+            await check(endpoint)
+
+
+@checks
+async def test_an_endpoint_of_which_only_the_chat_is_known(check: Check) -> None:
+    with ModelServer(Reply("It is 42", reasoning="six sevens")) as server:
         async with aclosing(Endpoint(server.url)) as endpoint:
             await check(endpoint)
 
 
 @checks
 async def test_an_endpoint_over_a_users_httpx_client(check: Check) -> None:
-    with ModelServer(REPLY, pages=PAGES) as server:
+    speaker = Speaker(SAYS)
+    with ModelServer(speaker, pages=speaker.pages) as server:
         async with httpx.AsyncClient() as client:
             async with aclosing(Endpoint(server.url, client=client)) as endpoint:
                 await check(endpoint)
@@ -39,8 +48,9 @@ async def test_an_endpoint_over_a_users_httpx_client(check: Check) -> None:
 
 @checks
 async def test_a_pool(check: Check) -> None:
-    with ModelServer(REPLY, pages=PAGES) as one, ModelServer(REPLY, pages=PAGES) as two:
-        async with aclosing(Pool([Endpoint(one.url), Endpoint(two.url)])) as pool:
+    one, two = Speaker(SAYS), Speaker(SAYS)
+    with ModelServer(one, pages=one.pages) as first, ModelServer(two, pages=two.pages) as second:
+        async with aclosing(Pool([Endpoint(first.url), Endpoint(second.url)])) as pool:
             await check(pool)
 
 
