@@ -197,9 +197,16 @@ class Reasoner:
                 logprobs=sampling.logprobs or (record and can.logprobs),
                 token_ids=sampling.token_ids or (record and can.token_ids),
             ),
-            affinity=self._work.group or self._key,
+            affinity=self._work.group or self._first(),
             stream=self._shared.streaming and can.streaming,
         )
+
+    def _first(self) -> str:
+        """The key of the thread that this one's conversation began with: its prefix is cached where that one ran."""
+        key = self._key
+        while (info := self._shared.journal.graph.thread(key)) is not None and info.work.parent:
+            key = info.work.parent
+        return key
 
     def _estimate(self) -> int:
         """Prompt tokens of the next call: the last call's context, plus what was added since in characters."""
