@@ -2,58 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 
 import anyio
 import typer
 
-from researcher.cli.drive import Exit
-from researcher.cli.eval_live import Board
+from researcher.cli.eval_drive import Job, drive
 from researcher.cli.options import Config, Home, Json, assignments, given
 from researcher.cli.output import Output
-from researcher.config import load_settings
+from researcher.config import load_settings, nearest
 from researcher.errors import UserError
-from researcher.evals.folder import Folder, default_folder, selected
-from researcher.evals.harness import Evaluation, check, evaluate
-from researcher.evals.identity import identity
-from researcher.evals.problem import Grader, Suite
-from researcher.evals.record import Key, ResultFile
-from researcher.evals.report import write_report
+from researcher.evals.folder import Shard
+from researcher.evals.harness import Evaluation
+from researcher.evals.problem import Suite
 from researcher.evals.suites import open_suite, problems_of
-from researcher.evals.trial import Bench, Conditions
+from researcher.evals.trial import Conditions
 from researcher.evals.variants import variants_of
-from researcher.models.uri import choose_model, open_model
 
-
-class Job(NamedTuple):
-    """An evaluation, the model it is of and where it goes."""
-
-    suite: Suite
-    evaluation: Evaluation
-    model: str | None
-    home: Path
-    out: Path | None
-    at_once: int
+COUNT = 100
+"""Problems, where a suite has as many and nobody says."""
 
 
 def evaluate_strategies(
-    suite: Annotated[str, typer.Option(help="countdown, game24, documents, reasoning-gym:NAME, jsonl:PATH")],
-    strategy: Annotated[list[str], typer.Option(help="Names with commas; label=NAME names a variant of one.")],
-    budget: Annotated[str, typer.Option(help="Tokens a run may use, prompts counted in; several with commas.")],
+    suite: Annotated[
+        str, typer.Option(help="countdown[:3|:4], game24[:FIRST-LAST], documents, reasoning-gym:NAME, jsonl:PATH")
+    ],
+    strategy: Annotated[list[str], typer.Option(help="Names with commas; label=NAME is a variant of one.")],
+    budget: Annotated[str, typer.Option(help="Tokens of a run, prompts counted in; several with commas; or none.")],
     seeds: Annotated[int, typer.Option(help="How often everything is run, each time with another seed.")] = 3,
-    count: Annotated[int, typer.Option(help="How many problems.")] = 100,
+    count: Annotated[int | None, typer.Option(help="How many problems; 100, or all there are.")] = None,
     model: Annotated[
         str | None, typer.Option(help="embedded, gguf:PATH, vllm:NAME, http://...#name, openai:name")
     ] = None,
     param: Annotated[list[str] | None, typer.Option(help="A parameter, strategy.key=value; again for more.")] = None,
     out: Annotated[Path | None, typer.Option(help="The folder of the results; one that is there goes on.")] = None,
+    curve: Annotated[str | None, typer.Option(help="Strategies whose samples give curves over n, with commas.")] = None,
     at_once: Annotated[int, typer.Option(help="Runs side by side.")] = 16,
     width: Annotated[int, typer.Option(help="Threads of one run at once.")] = 4,
     blind: Annotated[bool, typer.Option("--blind", help="Keep the verifying rule from the runs too.")] = False,
+    shard: Annotated[str, typer.Option(help="2/8: the second of eight processes that share the problems.")] = "1/1",
     keep_runs: Annotated[bool, typer.Option("--keep-runs", help="Keep every run's log, to show and replay.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run; call nothing.")] = False,
     home: Home = None,
     config: Config = None,
     json: Json = False,
@@ -64,67 +55,46 @@ def evaluate_strategies(
         if value < 1:
             raise UserError(f"--{name} {value}: give one or more.")
     opened = open_suite(suite)
+    variants = variants_of(_parts(strategy), assignments(param or (), option="--param"))
+    curved = _parts([curve or ""])
+    if unknown := [name for name in curved if name not in {variant.label for variant in variants}]:
+        known = [variant.label for variant in variants]
+        raise UserError(f"--curve {unknown[0]}: no strategy of this evaluation{nearest(unknown[0], known)}.")
     evaluation = Evaluation(
-        problems=problems_of(opened, count),
-        variants=variants_of(_names(strategy), assignments(param or ())),
+        problems=problems_of(opened, _count(count, opened)),
+        variants=variants,
         budgets=_budgets(budget),
         seeds=seeds,
         conditions=Conditions(width=width, blind=blind),
+        shard=_shard(shard),
     )
-    job = Job(opened, evaluation, settings.model, settings.home, out, at_once)
-    raise typer.Exit(anyio.run(partial(_run, job, Output(json=json), keep=keep_runs)))
+    job = Job(opened, evaluation, settings.model, settings.home, out, at_once, curved, keep_runs)
+    output = Output(json=json)
+    if dry_run:
+        for line in bound(evaluation):
+            output.note(line)
+        return
+    raise typer.Exit(anyio.run(partial(drive, job, output)))
 
 
-async def _run(job: Job, output: Output, *, keep: bool) -> Exit:
-    choice = await choose_model(job.model)
-    output.note(choice.reason)
-    config = {"suite": job.suite.name, "model": identity(choice.uri), **job.evaluation.described()}
-    folder = Folder(job.out or default_folder(job.home, config))
-    grader = Grader(job.suite.verifiers)
-    async with open_model(choice.uri) as model:
-        await check(job.evaluation, model)
-        folder.claim(config)
-        keys = [trial.key for trial in job.evaluation.trials()]
-        known = selected(folder.read(), keys)
-        output.note(f"{len(keys):,} runs, {sum(not r.broken for r in known):,} of them done, in {folder.path}")
-        board = Board(known, len(keys))
-        conditions = job.evaluation.conditions._replace(keep=folder.path if keep else None)
-        stop = anyio.Event()
-        with ResultFile(folder.results) as file:
-            async with anyio.create_task_group() as group:
-                await group.start(board.hear, stop, output)
-                group.start_soon(board.watch, output)
-                try:
-                    await evaluate(
-                        job.evaluation.trials(),
-                        Bench(model, grader, conditions),
-                        file,
-                        done={result.key for result in known if not result.broken},
-                        at_once=job.at_once,
-                        seen=board.see,
-                        stop=stop,
-                    )
-                finally:
-                    await grader.aclose()
-                    group.cancel_scope.cancel()
-    return _tell(folder, config, keys, output, interrupted=stop.is_set())
+def bound(evaluation: Evaluation) -> list[str]:
+    """What an evaluation comes to at most."""
+    labels = ", ".join(variant.label for variant in evaluation.variants)
+    runs = sum(1 for _ in evaluation.trials())
+    lines = [f"{len(evaluation.problems):,} problems x {evaluation.seeds} seeds x {labels}: {runs:,} runs"]
+    if None in evaluation.budgets:
+        return [*lines, "no bound on their tokens: one of the budgets is none"]
+    each = sum(budget or 0 for budget in evaluation.budgets)
+    total = runs // len(evaluation.budgets) * each
+    return [*lines, f"at most {total:,} tokens, prompts counted in"]
 
 
-def _tell(folder: Folder, config: Mapping[str, Any], keys: Sequence[Key], output: Output, *, interrupted: bool) -> Exit:
-    results = selected(folder.read(), keys)
-    report = write_report(folder, results, config)
-    output.data(report.table)
-    for row in report.rows:
-        output.line(row)
-    for path in report.files:
-        output.note(f"written: {path}")
-    if interrupted:
-        output.note("interrupted; the same command goes on")
-        return Exit.INTERRUPTED
-    return Exit.ANSWERED
+def _count(count: int | None, suite: Suite) -> int:
+    return count if count is not None else min(COUNT, suite.size or COUNT)
 
 
-def _names(options: list[str]) -> list[str]:
+def _parts(options: list[str]) -> list[str]:
+    """What stands between commas."""
     return [name for option in options for part in option.split(",") if (name := part.strip())]
 
 
@@ -140,3 +110,10 @@ def _budgets(text: str) -> list[int | None]:
         else:
             raise UserError(f"--budget {text}: write tokens with commas, like 1000,4000, or none.")
     return list(dict.fromkeys(budgets))
+
+
+def _shard(text: str) -> Shard:
+    number, slash, of = text.partition("/")
+    if slash and number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of):
+        return Shard(int(number), int(of))
+    raise UserError(f"--shard {text}: write NUMBER/OF, like 2/8 for the second of eight.")

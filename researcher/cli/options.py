@@ -22,13 +22,13 @@ def home_of(home: Path | None) -> Path:
     return load_settings(flags={} if home is None else {"home": home}).home
 
 
-def assignments(pairs: Iterable[str]) -> dict[str, Any]:
+def assignments(pairs: Iterable[str], *, option: str = "--set") -> dict[str, Any]:
     """`["width=4", "stop=beta"]` as a mapping, values read as TOML literals where they are such."""
     params: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key.strip():
-            raise UserError(f"--set {pair}: write a strategy's parameter as key=value")
+            raise UserError(f"{option} {pair}: write a strategy's parameter as key=value")
         params[key.strip()] = literal(value.strip())
     return params
 

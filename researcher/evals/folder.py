@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from researcher.errors import UserError
 from researcher.evals.record import Result, read_results
@@ -15,16 +16,25 @@ GROWS = ("count", "seeds", "budgets", "strategies")
 """What may become more in a folder that has results already; all else must stay what it was."""
 
 
+class Shard(NamedTuple):
+    """One of several processes that share an evaluation: every `of`-th problem, from the `number`-th on."""
+
+    number: int = 1
+    of: int = 1
+
+
+WHOLE = Shard()
+
+
 class Folder:
     """Where an evaluation writes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    @property
-    def results(self) -> Path:
-        """One line for each run."""
-        return self.path / "results.jsonl"
+    def results(self, shard: Shard = WHOLE) -> Path:
+        """The file of this shard's results, one line for each run."""
+        return self.path / ("results.jsonl" if shard.of == 1 else f"results-{shard.number}-of-{shard.of}.jsonl")
 
     def claim(self, config: Mapping[str, Any]) -> None:
         """Make the folder this evaluation's, or see that it is. Raises UserError where another one's results are there.
@@ -49,13 +59,15 @@ class Folder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             text = json.dumps({**config, "strategies": strategies}, indent=1, ensure_ascii=False) + "\n"
-            file.write_text(text, "utf-8")
+            fresh = self.path / f".config-{os.getpid()}.json"
+            fresh.write_text(text, "utf-8")
+            fresh.replace(file)  # whole at every moment: other shards read it
         except OSError as error:
             raise UserError(f"{self.path} cannot be written ({error.strerror}); choose another --out.") from None
 
     def _config(self, file: Path) -> dict[str, Any] | None:
         if not file.exists():
-            if self.results.exists():
+            if any(self.path.glob("results*.jsonl")):
                 raise UserError(f"{self.path} has results but no config.json that says of what; choose a new --out.")
             return None
         try:
@@ -67,8 +79,8 @@ class Folder:
         return config
 
     def read(self) -> list[Result]:
-        """The results that are there."""
-        return read_results(self.results)
+        """The results that are there, of all shards."""
+        return [result for path in sorted(self.path.glob("results*.jsonl")) for result in read_results(path)]
 
     def write(self, name: str, text: str) -> Path:
         """Write a file beside the results; its path."""
@@ -86,9 +98,13 @@ def default_folder(home: Path, config: Mapping[str, Any]) -> Path:
 
 
 def selected(results: Iterable[Result], keys: Iterable[object]) -> list[Result]:
-    """The results of these runs, whatever else the folder holds."""
+    """The results of these runs, whatever else the folder holds; of a run that was tried again, the one to trust."""
     wanted = set(keys)
-    return [result for result in results if result.key in wanted]
+    found: dict[object, Result] = {}
+    for result in results:
+        if result.key in wanted and (result.key not in found or not result.broken):
+            found[result.key] = result
+    return list(found.values())
 
 
 def _change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import anyio
 from researcher.engine.judging import Bench as Scorers
 from researcher.engine.preflight import check_budget, check_capabilities, check_question, check_tools, check_verifier
 from researcher.errors import ResearcherError
+from researcher.evals.folder import WHOLE, Shard
 from researcher.evals.problem import Problem
 from researcher.evals.record import Key, Result, ResultFile
 from researcher.evals.trial import Bench, Conditions, Trial
@@ -31,11 +32,12 @@ class Evaluation:
     budgets: Sequence[int | None]
     seeds: int
     conditions: Conditions
+    shard: Shard = WHOLE
 
     def trials(self) -> Iterator[Trial]:
         """All runs: seed by seed, and all strategies on a problem before the next, so that a part is a fair sample."""
         for seed in range(self.seeds):
-            for problem in self.problems:
+            for problem in self.problems[self.shard.number - 1 :: self.shard.of]:
                 for variant in self.variants:
                     for budget in self.budgets:
                         yield Trial(problem, variant, budget, seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -110,6 +111,11 @@ class ResultFile:
 
     def __enter__(self) -> Self:
         self._file = self._path.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.close()
+            raise UserError(f"{self._path} is open in another evaluation; wait for it, or use --out.") from None
         size = self._file.seek(0, 2)
         if size and (end := _end_of_lines(self._path.read_bytes())) < size:
             self._file.truncate(end)

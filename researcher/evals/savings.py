@@ -7,7 +7,7 @@ allowed. So the stops are compared on the very same samples, which two sets of r
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from researcher.evals.record import Result, Sample
 from researcher.protocols import BudgetLeft
@@ -15,17 +15,24 @@ from researcher.strategies.vote import Vote
 from researcher.testing.simulate import UNLIMITED, Reply, Simulation, simulate
 from researcher.types import Outcome, Task, VerdictStatus, Work
 
+Stop = Literal["lossless", "beta"]
+STOPS: tuple[Stop, ...] = get_args(Stop)
+USUAL = 16
+"""The number of samples that the literature and our default stop early."""
+
 
 class Saving(NamedTuple):
     """A stop against the full vote over the same samples: shares of tokens saved and of answers that are the same."""
 
     strategy: str
-    stop: str
+    n: int
+    stop: Stop
     width: int
+    """Threads at once."""
     runs: int
     saved: float
-    samples: float
-    """How many it started, on average."""
+    begun: float
+    """How many samples it began, on average."""
     same: float
     accuracy: float
     full_accuracy: float
@@ -39,30 +46,31 @@ class _Replayed(NamedTuple):
 
 
 def savings(strategy: str, results: Iterable[Result], *, widths: Sequence[int]) -> list[Saving]:
-    """What each stop would have saved of these full votes, at each number of threads at once."""
+    """What each stop would have saved of these full votes, and of their first `USUAL` samples, at each width."""
     runs = [run for run in results if len(run.samples) > 1 and run.status is not VerdictStatus.UNVERIFIED]
+    most = max((len(run.samples) for run in runs), default=0)
     found = []
-    for width in dict.fromkeys(widths):
-        full = [replay(run.samples, Vote(n=len(run.samples), stop="full"), width) for run in runs]
-        for stop in ("lossless", "beta"):
-            early = [replay(run.samples, Vote(n=len(run.samples), stop=stop), width) for run in runs]
-            if runs:
-                found.append(_compared(strategy, stop, width, full, early))
+    for n in sorted({most, USUAL}) if most > USUAL else [most]:
+        samples = [run.samples[:n] for run in runs]
+        full = [replay(each, Vote(n=len(each), stop="full"), len(each)) for each in samples]
+        for width in dict.fromkeys(widths):
+            for stop in STOPS:
+                early = [replay(each, Vote(n=len(each), stop=stop), width) for each in samples]
+                if full:
+                    found.append(_compared((strategy, n, stop, width), full, early))
     return found
 
 
-def _compared(strategy: str, stop: str, width: int, full: Sequence[_Replayed], early: Sequence[_Replayed]) -> Saving:
-    n = len(full)
+def _compared(what: tuple[str, int, Stop, int], full: Sequence[_Replayed], early: Sequence[_Replayed]) -> Saving:
+    runs = len(full)
     return Saving(
-        strategy=strategy,
-        stop=stop,
-        width=width,
-        runs=n,
+        *what,
+        runs=runs,
         saved=1.0 - sum(each.tokens for each in early) / max(sum(each.tokens for each in full), 1.0),
-        samples=sum(each.started for each in early) / n,
-        same=sum(a.answer == b.answer for a, b in zip(full, early, strict=True)) / n,
-        accuracy=sum(each.right for each in early) / n,
-        full_accuracy=sum(each.right for each in full) / n,
+        begun=sum(each.started for each in early) / runs,
+        same=sum(a.answer == b.answer for a, b in zip(full, early, strict=True)) / runs,
+        accuracy=sum(each.right for each in early) / runs,
+        full_accuracy=sum(each.right for each in full) / runs,
     )
 
 
@@ -78,13 +86,13 @@ def replay(samples: Sequence[Sample], vote: Vote, width: int) -> _Replayed:
 
     def reply(work: Work) -> Reply:
         began[work.key] = now
-        sample = samples[_index(work)]
+        sample = samples[_index(work.key)]
         if sample.answer is None:
             return Reply(seconds=float(sample.completion), outcome=Outcome.EXHAUSTED)
         return Reply(f"<answer>{sample.answer}</answer>", seconds=float(sample.completion))
 
     ended = simulate(vote, Task(question="?"), reply, slots=width, budget=clock)
-    index = {key: _index_of(key) for key in ended.started}
+    index = {key: _index(key) for key in ended.started}
     cancelled = set(ended.cancelled)
     tokens = sum(
         min(ended.seconds - began[key], samples[i].completion) if key in cancelled else samples[i].completion
@@ -95,10 +103,6 @@ def replay(samples: Sequence[Sample], vote: Vote, width: int) -> _Replayed:
     return _Replayed(answer, answer is not None and right, tokens, len(ended.started))
 
 
-def _index(work: Work) -> int:
-    return _index_of(work.key)
-
-
-def _index_of(key: str) -> int:
+def _index(key: str) -> int:
     """The number of the sample in a vote's key, `vote/7`."""
     return int(key.rpartition("/")[2])

@@ -7,11 +7,17 @@ from collections.abc import Callable
 
 from researcher.errors import UserError
 from researcher.evals.generated import Countdown, Documents
+from researcher.evals.gym import ReasoningGym
+from researcher.evals.listed import Game24
+from researcher.evals.local import LocalFile
 from researcher.evals.problem import Problem, Suite
 
 SUITES: dict[str, Callable[[str], Suite]] = {
     "countdown": Countdown,
+    "game24": Game24,
     "documents": Documents,
+    "reasoning-gym": ReasoningGym,
+    "jsonl": LocalFile,
 }
 """What stands before the colon, and what makes the suite from what stands behind it."""
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from researcher.evals.curves import Curve
 from researcher.evals.intervals import Interval
+from researcher.evals.savings import Saving
 from researcher.evals.summary import Row, Winner
 
 
@@ -93,3 +95,45 @@ def interval(bounds: Interval | None) -> str:
 def failures(row: Row) -> str:
     """`model 3, tool 1`: threads that something ended from outside."""
     return ", ".join(f"{name} {number:,}" for name, number in sorted(row.failures.items())) or "-"
+
+
+def curve_table(drawn: Sequence[Curve]) -> str:
+    """Accuracy with n samples, as a section of the page; nothing where there are no curves."""
+    if not drawn:
+        return ""
+    lines = ["", "## Accuracy with n samples, subsampled", "", SUBSAMPLED]
+    for strategy in dict.fromkeys(curve.strategy for curve in drawn):
+        own = [curve for curve in drawn if curve.strategy == strategy]
+        first = own[0]
+        left = f", {first.left_out:,} left out that had fewer" if first.left_out else ""
+        lines += ["", f"From {first.runs:,} runs of `{strategy}` with {first.samples} samples each{left}.", ""]
+        lines.append("| n | completion | " + " | ".join(curve.method for curve in own) + " |")
+        lines.append("|---|---|" + "---|" * len(own))
+        for number, point in enumerate(first.points):
+            shown = [f"{c.points[number].accuracy:.3f} ({interval(c.points[number].interval)})" for c in own]
+            lines.append(f"| {point.n} | {point.completion:,.0f} | {' | '.join(shown)} |")
+    return "\n".join([*lines, ""])
+
+
+def saving_table(saved: Sequence[Saving]) -> str:
+    """What early stops save, as a section of the page; nothing where none was replayed."""
+    if not saved:
+        return ""
+    lines = ["", "## What early stops save, at identical samples", "", REPLAYED, ""]
+    lines.append("| of | n | stop | at once | runs | tokens saved | samples begun | same answer | accuracy | full |")
+    lines.append("|" + "---|" * 10)
+    for each in saved:
+        lines.append(
+            f"| {each.strategy} | {each.n} | {each.stop} | {each.width} | {each.runs:,} | {each.saved:.1%} "
+            f"| {each.begun:.1f} | {each.same:.1%} | {each.accuracy:.3f} | {each.full_accuracy:.3f} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+SUBSAMPLED = """\
+Not runs of their own: each point is the mean over subsets of n of the samples that one set of runs took. `majority`:
+the most frequent answer; `best`: the highest score; `weighted`: the largest sum of scores; `any`: pass@n."""
+
+REPLAYED = """\
+The vote, replayed over the very samples of the full votes: a sample takes as long as it has tokens, and a thread that
+is stopped counts for what it had sampled by then. `tokens saved` are completion tokens."""
