@@ -12,7 +12,7 @@ or that nothing scores above it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,7 @@ from researcher.strategies.steps import Node
 class Beam(LevelSearch):
     """Keeps the best steps of each level."""
 
+    kind: ClassVar[str] = "beam"
     name: Literal["beam"] = "beam"
     n: int = Field(default=4, ge=1, le=100_000, description="beams, and solutions wanted (search-and-learn: 4)")
     m: int = Field(default=4, ge=1, le=100_000, description="expansions of each kept beam (search-and-learn: 4)")

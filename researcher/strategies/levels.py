@@ -10,7 +10,7 @@ from abc import abstractmethod
 from bisect import insort
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from pydantic import Field
 
@@ -90,7 +90,8 @@ class Levels:
 class LevelSearch(SearchParameters):
     """Base of the searches by levels: they say which steps come next, and when a solution counts."""
 
-    name: str
+    kind: ClassVar[str]
+    """The name of the strategy, with which its keys begin."""
     n: int = Field(default=16, ge=1, le=100_000, description="steps of the first level, and solutions wanted")
 
     @abstractmethod
@@ -107,7 +108,7 @@ class LevelSearch(SearchParameters):
 
     def plan(self, view: View) -> Plan:
         """Fill the free slots with the steps of the level, and then with what is certain of the next."""
-        tree = StepTree.of(view, self.name)
+        tree = StepTree.of(view, self.kind)
         levels = self._levels(view, tree)
         if levels.verified is not None:
             return self.accept(view, levels.verified)
@@ -129,11 +130,11 @@ class LevelSearch(SearchParameters):
 
     def _levels(self, view: View, tree: StepTree) -> Levels:
         """The fold of the tree, kept in the memo, after what is new in it."""
-        name = f"{self.name}/levels"
+        name = f"{self.kind}/levels"
         levels = view.memo.get(name)
         if not isinstance(levels, Levels):
             levels = view.memo[name] = Levels(self.choose)
-            self._enter(levels, tree, [Slot(f"{self.name}/{i}", None) for i in range(self.n)])
+            self._enter(levels, tree, [Slot(f"{self.kind}/{i}", None) for i in range(self.n)])
         if levels.verified is None:
             levels.verified = self.verified(tree.fresh)
         ended = [node for node in tree.fresh if node.key in levels.open and not node.running]

@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from random import Random
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -30,6 +30,7 @@ CLIP = 1e-7
 class ParticleFilter(LevelSearch):
     """Draws the particles of each level from those of the level before."""
 
+    kind: ClassVar[str] = "particle_filter"
     name: Literal["particle_filter"] = "particle_filter"
     n: int = Field(default=16, ge=1, le=100_000, description="particles (Puri et al. 2025: 4 to 128)")
     choose: Choice = Field(default="naive", description="who wins among the last particles (its_hub: the best, naive)")
@@ -68,7 +69,7 @@ class ParticleFilter(LevelSearch):
             ratio, progress = effective_size(weights) / self.n, levels.depth / self.depth
             if ratio < self.ess_threshold and progress < self.early_phase:
                 weights = softmax(logits, annealing_temperature(ratio, progress))
-        random = Random(seed_of(view.seed, f"{self.name}/draw/{levels.depth}"))
+        random = Random(seed_of(view.seed, f"{self.kind}/draw/{levels.depth}"))
         return random.choices(particles, weights, k=self.n)
 
 

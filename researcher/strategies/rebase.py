@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,7 @@ ROUNDING = 1e-9
 class Rebase(LevelSearch):
     """Splits the steps of a level among those of the level before, by their scores."""
 
+    kind: ClassVar[str] = "rebase"
     name: Literal["rebase"] = "rebase"
     n: int = Field(default=16, ge=1, le=100_000, description="solutions wanted, and the width (thu-wyz/rebase: 16)")
     softmax_temperature: float = Field(default=0.2, ge=0.01, le=100.0, description="of the split (Wu et al. 2024: 0.2)")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from decimal import ROUND_CEILING, Decimal, getcontext
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from researcher.strategies.rebase import Rebase, promised, split
@@ -55,6 +55,7 @@ scores_of = st.lists(st.integers(0, 100), min_size=1, max_size=12).map(
 
 
 @pytest.mark.slow
+@settings(deadline=None)
 @given(scores=scores_of, budget=st.integers(1, 64))
 def test_the_split_is_the_rule_and_gives_out_the_budget(scores: list[float], budget: int) -> None:
     shares = split(weights(scores), budget)
@@ -63,6 +64,7 @@ def test_the_split_is_the_rule_and_gives_out_the_budget(scores: list[float], bud
 
 
 @pytest.mark.slow
+@settings(deadline=None)
 @given(
     scores=scores_of,
     late=st.lists(st.one_of(st.none(), st.integers(-1, 100)), min_size=1, max_size=6),
