@@ -15,7 +15,9 @@ from typing import NamedTuple
 
 from researcher.types import Task
 
-State = tuple[Fraction, ...]
+Number = int | Fraction
+"""Exact; an integer where it is whole, which is also what is quick."""
+State = tuple[Number, ...]
 """The numbers that are left, ascending."""
 
 SIGNS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-"})
@@ -47,10 +49,10 @@ class Puzzle(NamedTuple):
 class Step(NamedTuple):
     """`left op right = made`; `stated`: the numbers it says are left, None where it does not say."""
 
-    left: Fraction
+    left: Number
     op: str
-    right: Fraction
-    made: Fraction
+    right: Number
+    made: Number
     stated: State | None
 
 
@@ -77,12 +79,11 @@ def walk(numbers: Iterable[int], steps: Sequence[str]) -> Walk:
     text = "".join(step if step.endswith("\n") else f"{step}\n" for step in steps)
     if len(text) > MAX_CHARACTERS:
         return Walk(None, reason=f"the steps have more than {MAX_CHARACTERS} characters")
-    found = _ANSWER.findall(text)
+    found = _ANSWER.findall(text) if "<answer>" in text else []
     answer = found[-1].strip() if found else None
-    state: State = tuple(sorted(Fraction(number) for number in numbers))
-    for line in _ANSWER.sub("\n", text).splitlines():
-        said = _SAID.fullmatch(line)
-        if said is not None:
+    state: State = tuple(sorted(numbers))
+    for line in (_ANSWER.sub("\n", text) if found else text).splitlines():
+        if (said := _SAID.fullmatch(line)) is not None:
             answer = said.group(1).strip() if answer is None else answer
         elif "=" in line:
             step = parse_step(line)
@@ -113,9 +114,10 @@ def apply(state: State, step: Step) -> State:
     """The numbers left after a step. Raises ValueError that says why it is not legal."""
     rest = list(state)
     for operand in (step.left, step.right):
-        if operand not in rest:
-            raise ValueError(f"{_short(operand)} is not among the numbers left")
-        rest.remove(operand)
+        try:
+            rest.remove(operand)
+        except ValueError:
+            raise ValueError(f"{_short(operand)} is not among the numbers left") from None
     made = join(step.left, step.op, step.right)
     if made is None:
         raise ValueError("it divides by zero")
@@ -128,16 +130,21 @@ def apply(state: State, step: Step) -> State:
     return after
 
 
-def join(left: Fraction, op: str, right: Fraction) -> Fraction | None:
+def join(left: Number, op: str, right: Number) -> Number | None:
     """The value of `left op right`; None for a division by zero."""
     match op:
         case "+":
-            return left + right
+            return whole(left + right)
         case "-":
-            return left - right
+            return whole(left - right)
         case "*":
-            return left * right
-    return left / right if right else None
+            return whole(left * right)
+    return whole(Fraction(left) / right) if right else None
+
+
+def whole(value: Number) -> Number:
+    """The value, as an integer where it is one."""
+    return value.numerator if value.denominator == 1 else value
 
 
 def key_of(state: State) -> str:
@@ -153,10 +160,11 @@ def state_key(puzzle: Puzzle | None, steps: Sequence[str]) -> str | None:
     return None if state is None or answer is not None else key_of(state)
 
 
-def _number(text: str) -> Fraction:
-    return Fraction(text.strip("() \t"))
+def _number(text: str) -> Number:
+    bare = text.strip("() \t")
+    return whole(Fraction(bare)) if "/" in bare or "." in bare else int(bare)
 
 
-def _short(value: Fraction) -> str:
+def _short(value: Number) -> str:
     text = str(value)
     return text if len(text) <= 30 else "a long number"
