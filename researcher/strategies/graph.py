@@ -33,6 +33,10 @@ from researcher.types import Task, Work
 
 NAME = "graph"
 PLAN = (Generate(n=8), Score(), KeepBest(n=3), Aggregate(n=4), ValidateAndImprove(rounds=2), Score())
+OPERATIONS = (
+    "the plan, a list of {op: ...}: generate (n), score, keep_best (n), keep_valid, aggregate (n, of), improve, "
+    "validate_and_improve (rounds)"
+)
 VALID = 0.5
 """The score from which a thought counts as right, where only a scorer can say."""
 
@@ -45,8 +49,8 @@ class GraphOfThoughts(Parameters):
     """
 
     name: Literal["graph"] = "graph"
-    operations: tuple[AnyOperation, ...] = Field(default=PLAN, min_length=1, description="the plan, in its order")
-    temperature: float = Field(default=1.0, ge=0.0, le=2.0, description="sampling temperature (its code: 1.0)")
+    operations: tuple[AnyOperation, ...] = Field(default=PLAN, min_length=1, description=OPERATIONS)
+    temperature: float = Field(default=1.0, ge=0.0, le=2.0, description="sampling temperature (the authors' code: 1.0)")
     scorer: str = Field(default="", description="verifier that scores thoughts; none: the task's verifier alone")
     stop_when_verified: bool = Field(default=True, description="stop at an answer that the task's verifier accepts")
 

@@ -63,7 +63,7 @@ class ValidateAndImprove(Operation):
     """Each thought revised until it is right, at most so often."""
 
     op: Literal["validate_and_improve"] = "validate_and_improve"
-    rounds: int = Field(default=3, ge=1, le=1000, description="revisions a thought may have (the paper's code: 3)")
+    rounds: int = Field(default=3, ge=1, le=1000, description="revisions a thought may have (the authors' code: 3)")
 
 
 AnyOperation = Annotated[

@@ -43,7 +43,9 @@ class Refine(Parameters):
         default=(), description="one for each chain in turn, instead of `temperature` (MARS: 0.3, 0.6, 1.0)"
     )
     scorer: str = Field(default="", description="verifier that scores each attempt, for pick=best")
-    pick: Pick = Field(default="last", description="which answer is taken")
+    pick: Pick | None = Field(
+        default=None, description="last, majority or best; by default best where there is a scorer, else last"
+    )
     stop_when_verified: bool = Field(default=True, description="stop at an answer that the task's verifier accepts")
 
     @field_validator("temperatures")
@@ -55,10 +57,22 @@ class Refine(Parameters):
             raise UserError(f"Strategy refine: {len(temperatures)} temperatures are too many for chains={chains}.")
         return temperatures
 
+    @field_validator("pick")
+    @classmethod
+    def _the_scorer_is_used(cls, pick: Pick | None, info: ValidationInfo) -> Pick | None:
+        if info.data.get("scorer") and pick not in (None, "best"):
+            raise UserError(f"Strategy refine: nothing would use the scorer with pick={pick}; give pick=best.")
+        return pick
+
+    @property
+    def picks(self) -> Pick:
+        """Which answer is taken."""
+        return self.pick or ("best" if self.scorer else "last")
+
     @property
     def needs_verdicts(self) -> bool:
         """Whether it cannot do without a verifier of the task."""
-        return self.pick == "best" and not self.scorer
+        return self.picks == "best" and not self.scorer
 
     @property
     def scorers(self) -> tuple[str, ...]:
@@ -100,9 +114,9 @@ class Refine(Parameters):
 
     def _pick(self, view: View, chains: Chains, *, limited: bool) -> Plan:
         attempts = sorted(chains.threads(), key=lambda thread: thread.order)
-        if self.pick == "best" and any(attempt.answer is not None for attempt in attempts):
+        if self.picks == "best" and any(attempt.answer is not None for attempt in attempts):
             return self._best(view, attempts, limited=limited)
-        if self.pick == "last":
+        if self.picks == "last":
             answered = [[a for a in chain if a.answer is not None] for chain in chains.chains]
             voters = sorted((chain[-1] for chain in answered if chain), key=lambda thread: thread.order)
         else:
@@ -110,7 +124,7 @@ class Refine(Parameters):
         votes = tally(voters)
         if not votes.leader:
             return Plan(failure=failure(attempts), limited=limited)
-        reason = f"the {'last answers' if self.pick == 'last' else 'majority'} of {len(attempts)} attempts"
+        reason = f"the {'last answers' if self.picks == 'last' else 'majority'} of {len(attempts)} attempts"
         return Plan(answer=settle(view, votes.leader, of=votes.votes, reason=reason), limited=limited)
 
     def _best(self, view: View, attempts: list[ThreadInfo], *, limited: bool) -> Plan:

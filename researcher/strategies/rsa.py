@@ -28,10 +28,12 @@ class RSA(Parameters):
     """Aggregates a population of answers recursively, and takes the majority of the last round."""
 
     name: Literal["rsa"] = "rsa"
-    population: int = Field(default=16, ge=1, le=1000, description="members of each round (its code: 16)")
-    rounds: int = Field(default=10, ge=1, le=1000, description="rounds, the first sample included (its code: 10)")
-    k: int = Field(default=4, ge=1, description="members of the last round that a new one reads (its code: 4)")
-    temperature: float = Field(default=1.0, ge=0.0, le=2.0, description="sampling temperature (its code: 1.0)")
+    population: int = Field(default=16, ge=1, le=1000, description="members of each round (the authors' code: 16)")
+    rounds: int = Field(
+        default=10, ge=1, le=1000, description="rounds, the first sample included (the authors' code: 10)"
+    )
+    k: int = Field(default=4, ge=1, description="members of the last round that a new one reads (the authors' code: 4)")
+    temperature: float = Field(default=1.0, ge=0.0, le=2.0, description="sampling temperature (the authors' code: 1.0)")
     stop_when_verified: bool = Field(default=True, description="stop at an answer that the task's verifier accepts")
 
     @field_validator("k")

@@ -73,6 +73,7 @@ class Simulation:
     seconds: float = 0.0
     answer: Answer | None = None
     failure: str | None = None
+    limited: bool = False
     most_at_once: int = 0
     plans: int = 0
 
@@ -115,6 +116,7 @@ def simulate(
         assert len(running) <= slots, "the strategy started more threads than there were free slots"
         if plan.answer is not None or plan.failure is not None:
             simulation.answer, simulation.failure = plan.answer, plan.failure
+            simulation.limited = plan.limited
             return simulation
         while queue and queue[0][2] not in running:
             heapq.heappop(queue)

@@ -39,7 +39,7 @@ def reply(work: Work) -> Reply:
         ("refine", {}),
         ("refine", {"chains": 3, "temperatures": [0.3, 0.6, 1.0], "pick": "majority"}),
         ("refine", {"chains": 4, "pick": "best", "patience": 1}),
-        ("refine", {"pick": "best", "scorer": "orm", "rounds": 1}),
+        ("refine", {"scorer": "orm", "rounds": 1}),
         ("rsa", {"population": 6, "k": 3, "rounds": 4}),
         ("rsa", {"population": 5, "k": 5, "rounds": 2}),
         ("rsa", {"population": 3, "k": 1, "rounds": 1}),

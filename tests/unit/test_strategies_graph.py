@@ -222,6 +222,7 @@ def test_a_spent_budget_gives_the_best_of_the_furthest_operation() -> None:
     plan = graph(op("generate", n=4), op("score"), op("aggregate", n=4), op("score"), scorer="orm")
     scores = {"0/1/0": 0.9, "2/1/0": 0.4}
     run = simulate(plan, TASK, saying({}, scores), slots=1, budget=budget)
+    assert run.limited
     assert answer(run) == "2/1/0"
 
 

@@ -109,7 +109,8 @@ def test_a_broken_thread_ends_its_chain_and_no_other() -> None:
     [("last", "c"), ("majority", "b"), ("best", "a")],
 )
 def test_the_answer_is_the_last_the_most_frequent_or_the_best(pick: str, expected: str) -> None:
-    strategy = Refine.model_validate({"pick": pick, "rounds": 3, "patience": 9, "scorer": "orm"})
+    scorer = {"scorer": "orm"} if pick == "best" else {}
+    strategy = Refine.model_validate({"pick": pick, "rounds": 3, "patience": 9, **scorer})
     run = simulate(strategy, TASK, saying("abbc", scores="9123"))
     assert answer(run) == expected
 
@@ -119,6 +120,10 @@ def test_of_several_chains_the_last_answers_vote() -> None:
     assert answer(run) == "b"
     assert run.answer is not None
     assert (run.answer.votes, run.answer.of) == (2, 3)
+
+
+def test_with_a_scorer_the_best_is_taken() -> None:
+    assert answer(simulate(Refine(scorer="orm", rounds=2, patience=9), TASK, saying("abc", scores="191"))) == "b"
 
 
 def test_the_best_needs_a_score_and_says_where_there_was_none() -> None:
@@ -149,6 +154,10 @@ def test_a_spent_budget_gives_what_there_is() -> None:
     run = simulate(Refine(patience=9), TASK, saying("abcdef"), budget=budget)
     assert answer(run) == "b"
     assert len(run.started) == 2
+    assert run.limited
+    whole = simulate(Refine(patience=1), TASK, saying("aaaa"), budget=budget)
+    assert answer(whole) == "a"
+    assert not whole.limited, "the chain was over when the budget was"
 
 
 def test_quotes_of_the_first_attempt_bear_out_the_revised_answer() -> None:
@@ -170,6 +179,7 @@ def test_quotes_of_the_first_attempt_bear_out_the_revised_answer() -> None:
         ({"temperatures": [0.3, 0.6], "chains": 1}, "2 temperatures are too many for chains=1"),
         ({"temperatures": [3.0]}, "between 0 and 2"),
         ({"pick": "first"}, "'pick'"),
+        ({"pick": "last", "scorer": "orm"}, "nothing would use the scorer with pick=last"),
         ({"round": 3}, "did you mean rounds"),
     ],
 )

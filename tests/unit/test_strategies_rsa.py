@@ -159,6 +159,7 @@ def test_a_spent_budget_gives_the_majority_of_the_last_whole_round() -> None:
         return Reply(f"<answer>round {place(work.key)[0]}</answer>")
 
     run = simulate(RSA(population=4, k=2, rounds=5), TASK, reply, slots=1, budget=budget)
+    assert run.limited
     assert run.answer is not None
     assert run.answer.text == "round 1"
     assert "round 2 of 5" in run.answer.reason
