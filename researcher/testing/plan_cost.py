@@ -19,8 +19,11 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class PlanCost:
-    """The cost of a run's plans. `reads`: threads, states and claims taken from the graph, and works in flight looked
-    at, by all plans and by the greediest; `seconds`: time in `plan` alone, of all plans and of the longest."""
+    """The cost of a run's plans, in all and of the greediest.
+
+    `reads`: threads, states and claims taken from the graph, and works in flight looked at; `seconds`: processor time
+    in `plan` alone.
+    """
 
     run: Simulation | None = None
     plans: int = 0
@@ -61,9 +64,9 @@ class _Metered:
     def plan(self, view: View) -> Plan:
         cost, before = self._cost, self._cost.reads
         watched = replace(view, graph=_Graph(view.graph, cost), in_flight=_InFlight(view.in_flight, cost))
-        began = time.perf_counter()
+        began = time.thread_time()
         plan = self._strategy.plan(watched)
-        took = time.perf_counter() - began
+        took = time.thread_time() - began
         cost.plans += 1
         cost.seconds += took
         cost.longest = max(cost.longest, took)
