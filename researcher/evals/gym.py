@@ -1,9 +1,11 @@
 """`reasoning-gym:NAME`: problems of any generator of reasoning-gym, judged without the holes of its scorers.
 
-Its scorers give partial credit to texts that contain the gold and to empty ones, and that of countdown and puzzle24
-accept what breaks their rules; some evaluate the answer with sympy. So: countdown and puzzle24 are judged by our own
-rule; of all others only a full score counts, an empty answer is wrong, and the scorer runs in a process of its own
-with a time limit. A scorer that raises or is late leaves the answer unverified.
+Its scorers give credit to texts that contain the gold and to empty ones; some give it in full, to a hedge ("G or maybe
+not") or to anything at all; those of countdown and puzzle24 accept what breaks their rules; some evaluate the answer
+with sympy, and some raise. So: countdown and puzzle24 are judged by our own rule; where the gold is the one right
+answer and the scorer is known to be lenient, only the gold is right; elsewhere only a full score counts, of an answer
+in the form that was asked for, and only if hedges of it get less. The scorer runs in a process of its own with a time
+limit. One that raises, is late or is lenient in a way we do not know leaves the answer unverified.
 """
 
 from __future__ import annotations
@@ -11,11 +13,11 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from researcher_tools.verifiers.countdown import check_countdown
+from researcher_tools.verifiers.exact import normal
+from researcher_tools.verifiers.numeric import plain_number
 from researcher_tools.verifiers.verdicts import settled, unverified
 from researcher_tools.verifiers.worker import Worker
 
@@ -31,8 +33,30 @@ SIZE = 10_000
 MAX_LENGTH = 20_000
 """Characters of an answer that can be right."""
 SECONDS = 10.0
-RULES = {"countdown": None, "puzzle24": 24}
-"""The generators that our own rule judges, with their fixed target."""
+
+RULES = {"countdown": "countdown", "puzzle24": "game24"}
+"""The generators that our own rule judges."""
+GOLD_ALONE = frozenset(
+    {
+        "fraction_simplification",
+        "game_of_life_halting",
+        "gsm_symbolic",
+        "knights_knaves",
+        "letter_jumble",
+        "list_functions",
+    }
+)
+"""Generators whose gold is the one right answer and whose scorer takes others too (list_functions: whose items change
+from one look to the next)."""
+_NUMBER = r"-?\d+(?:\.\d+)?"
+FORMS = {
+    "kakurasu": re.compile(r"[01](?:\s+[01])*"),
+    "polynomial_equations": re.compile(rf"{_NUMBER}(?:\s*,\s*{_NUMBER})*"),
+    "quantum_lock": re.compile(r"[A-Z](?:\s*→\s*[A-Z])*"),
+    "sokoban": re.compile(r"[LRUD]+"),
+    "survo": re.compile(r"\d+(?:\s+\d+)*"),
+}
+"""What an answer must be for lenient scorers of generators with several right answers."""
 
 
 class ReasoningGym:
@@ -41,15 +65,14 @@ class ReasoningGym:
     size = SIZE
 
     def __init__(self, generator: str) -> None:
-        factory = _factory()
-        if generator not in factory.DATASETS:
-            close = difflib.get_close_matches(generator, list(factory.DATASETS), n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"it has {len(factory.DATASETS)} of them."
+        known = list(_factory().DATASETS)
+        if generator not in known:
+            close = difflib.get_close_matches(generator, known, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"it has {len(known)} others."
             raise UserError(f"reasoning-gym has no generator {generator!r}; {hint}")
         self.name = f"reasoning-gym:{generator}"
         self._generator = generator
-        judge = NumbersOnce(RULES[generator]) if generator in RULES else FullScore()
-        self.verifiers: Mapping[str, Verifier] = {judge.name: judge}
+        self.verifiers: Mapping[str, Verifier] = {} if generator in RULES else {FullScore.name: FullScore()}
 
     def problems(self, count: int) -> list[Problem]:
         """Items of a far seed."""
@@ -60,46 +83,16 @@ class ReasoningGym:
             raise UserError(f"The generator {self._generator} of reasoning-gym failed: {error}.") from error
 
     def _problem(self, i: int, item: Mapping[str, Any]) -> Problem:
+        question, gold, metadata = item["question"], item["answer"], item["metadata"]
         if self._generator in RULES:
-            numbers = [int(number) for number in item["metadata"]["numbers"]]
-            target = RULES[self._generator] or int(item["metadata"]["target"])
-            given = {"numbers": numbers, "target": target}
-            return Problem(str(i), item["question"], NumbersOnce.name, data=given, rule=True)
-        gold = item["answer"]
-        return Problem(
-            str(i),
-            item["question"],
-            FullScore.name,
-            gold=gold if isinstance(gold, str) else None,
-            hidden={"generator": self._generator, "index": i},
-        )
-
-
-class NumbersOnce:
-    """Checks an expression against `numbers` and `target` of the task; each number may be used once, or not at all."""
-
-    name = "numbers_once"
-
-    def __init__(self, target: int | None = None) -> None:
-        # puzzle24 asks for all four numbers; countdown for "some or all"
-        self._all = target is not None
-
-    async def verify(self, task: Task, answer: str) -> Verdict:
-        """Correct, wrong, or unverified for a task without numbers and target."""
-        numbers, target = task.data.get("numbers"), task.data.get("target")
-        if not isinstance(numbers, list) or not numbers or not isinstance(target, int):
-            return unverified(self.name, "the task has no numbers and target")
-        used = [int(digits) for digits in re.findall(r"[0-9]{1,9}", answer[:1_000])]
-        if not self._all:
-            if not used or Counter(used) - Counter(numbers):
-                return settled(self.name, False, "uses a number that is not there, or one twice")
-            numbers = used
-        ok, reason = check_countdown(answer, numbers, target)
-        return settled(self.name, ok, reason)
+            given = {"numbers": [int(number) for number in metadata["numbers"]], "target": metadata.get("target", 24)}
+            return Problem(str(i), question, RULES[self._generator], data=given, rule=True)
+        named = {"generator": self._generator, "index": i, "asked": question}
+        return Problem(str(i), question, FullScore.name, gold=gold if isinstance(gold, str) else None, hidden=named)
 
 
 class FullScore:
-    """Checks with the generator's own scorer, in a process of its own: only the full score is right."""
+    """Checks with the generator's own scorer, in a process of its own; one check may take `seconds`."""
 
     name = "reasoning_gym"
 
@@ -107,22 +100,33 @@ class FullScore:
         self._worker = Worker("researcher.evals.gym_worker", seconds, "the scorer")
 
     async def verify(self, task: Task, answer: str) -> Verdict:
-        """Correct, wrong, or unverified where the scorer fails."""
-        generator, index = task.data.get("generator"), task.data.get("index")
+        """Correct, wrong, or unverified where the scorer fails or cannot be trusted."""
+        generator, index, asked = (task.data.get(name) for name in ("generator", "index", "asked"))
         if not isinstance(generator, str) or not isinstance(index, int):
             return unverified(self.name, "the task names no item of a generator")
         text = answer.strip()
         if not text or len(text) > MAX_LENGTH:
             return settled(self.name, False, f"empty, or longer than {MAX_LENGTH} characters")
-        if task.gold is not None and text == task.gold.strip():
+        if task.gold is not None and same(text, task.gold):
             return settled(self.name, True)
-        asked = {"generator": generator, "seed": SEED, "size": SIZE, "index": index, "answer": text}
+        if generator in GOLD_ALONE:
+            return settled(self.name, False, "not the gold answer")
+        form = FORMS.get(generator)
+        if form is not None and form.fullmatch(text) is None:
+            return settled(self.name, False, "not in the form that was asked for")
+        question = {"generator": generator, "seed": SEED, "size": SIZE, "index": index, "asked": asked, "answer": text}
         try:
-            reply = await self._worker.ask(asked)
+            reply = await self._worker.ask(question)
         except (TimeoutError, OSError, ValueError) as error:
             return unverified(self.name, str(error))
-        if (score := reply.get("score")) is None:
+        return self._judged(reply, trusted=form is not None)
+
+    def _judged(self, reply: Mapping[str, Any], *, trusted: bool) -> Verdict:
+        score, lenient = reply.get("score"), reply.get("lenient")
+        if not isinstance(score, float):
             return unverified(self.name, str(reply.get("reason", "the scorer gave no score")))
+        if score == 1.0 and lenient is not None and not trusted:
+            return unverified(self.name, f"not the gold answer, and the scorer takes {lenient!r} too")
         return settled(self.name, score == 1.0, f"it scores {score:g}")
 
     async def aclose(self) -> None:
@@ -130,8 +134,16 @@ class FullScore:
         await self._worker.aclose()
 
 
+def same(answer: str, gold: str) -> bool:
+    """Whether an answer is the gold text, or the same number."""
+    if normal(answer) == normal(gold):
+        return True
+    value = plain_number(gold)
+    return value is not None and plain_number(answer) == value
+
+
 def _factory() -> Any:
-    """The generators by name. Raises UserError where reasoning-gym is not installed."""
+    """The module with the generators by name. Raises UserError where reasoning-gym is not installed."""
     try:
         importlib.import_module("reasoning_gym")
     except ImportError:
