@@ -2,13 +2,14 @@
 
 import pytest
 
+from researcher.events import Event, RunResumed, ThreadFinished
 from researcher.protocols import Strategy
 from researcher.strategies import load_strategy
 from researcher.strategies.budget_forcing import BudgetForcing
 from researcher.strategies.graph import GraphOfThoughts
 from researcher.strategies.refine import Refine
 from researcher.strategies.rsa import RSA
-from researcher.testing.simulate import Reply
+from researcher.testing.simulate import Reply, simulate
 from researcher.testing.strategy_conformance import check_strategy
 from researcher.types import FinishReason, Outcome, Task, Verdict, VerdictStatus, Work
 
@@ -30,32 +31,47 @@ def reply(work: Work) -> Reply:
     return Reply(f"<answer>{answer}</answer>", seconds, verdict=verdict, score=answer / 10 if work.scorer else None)
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        ("budget_forcing", {}),
-        ("budget_forcing", {"waits": 6, "thinking": 170, "least": 120}),
-        ("budget_forcing", {"waits": 0}),
-        ("refine", {}),
-        ("refine", {"chains": 3, "temperatures": [0.3, 0.6, 1.0], "pick": "majority"}),
-        ("refine", {"chains": 4, "pick": "best", "patience": 1}),
-        ("refine", {"scorer": "orm", "rounds": 1}),
-        ("rsa", {"population": 6, "k": 3, "rounds": 4}),
-        ("rsa", {"population": 5, "k": 5, "rounds": 2}),
-        ("rsa", {"population": 3, "k": 1, "rounds": 1}),
-        ("graph", {}),
-        ("graph", {"scorer": "orm", "stop_when_verified": False}),
-        ("graph", {"operations": [{"op": "generate", "n": 5}, {"op": "improve"},
-                                  {"op": "aggregate", "n": 3, "of": 2}]}),
-        ("graph", {"operations": [{"op": "generate", "n": 6}, {"op": "validate_and_improve", "rounds": 3}]}),
-        ("graph", {"operations": [{"op": "generate", "n": 6}, {"op": "score"}, {"op": "keep_best", "n": 2},
-                                  {"op": "improve"}, {"op": "score"}, {"op": "keep_best"}]}),
-        ("vote", {"over": "budget_forcing", "n": 3}),
-        ("vote", {"over": "refine", "n": 3, "over_params": {"rounds": 2}}),
-    ],
-)  # fmt: skip
+SETTINGS: list[tuple[str, dict[str, object]]] = [
+    ("budget_forcing", {}),
+    ("budget_forcing", {"waits": 6, "thinking": 170, "least": 120}),
+    ("budget_forcing", {"waits": 0}),
+    ("refine", {}),
+    ("refine", {"chains": 3, "temperatures": [0.3, 0.6, 1.0], "pick": "majority"}),
+    ("refine", {"chains": 4, "pick": "best", "patience": 1}),
+    ("refine", {"scorer": "orm", "rounds": 1}),
+    ("rsa", {"population": 6, "k": 3, "rounds": 4}),
+    ("rsa", {"population": 5, "k": 5, "rounds": 2}),
+    ("rsa", {"population": 3, "k": 1, "rounds": 1}),
+    ("graph", {}),
+    ("graph", {"scorer": "orm", "stop_when_verified": False}),
+    ("graph", {"operations": [{"op": "generate", "n": 5}, {"op": "improve"},
+                              {"op": "aggregate", "n": 3, "of": 2}]}),
+    ("graph", {"operations": [{"op": "generate", "n": 6}, {"op": "validate_and_improve", "rounds": 3}]}),
+    ("graph", {"operations": [{"op": "generate", "n": 6}, {"op": "score"}, {"op": "keep_best", "n": 2},
+                              {"op": "improve"}, {"op": "score"}, {"op": "keep_best"}]}),
+    ("vote", {"over": "budget_forcing", "n": 3}),
+    ("vote", {"over": "refine", "n": 3, "over_params": {"rounds": 2}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "parameters"), SETTINGS)
 def test_they_conform(name: str, parameters: dict[str, object]) -> None:
     check_strategy(load_strategy(name, parameters), TASK, reply)
+
+
+@pytest.mark.parametrize(("name", "parameters"), SETTINGS)
+def test_threads_that_are_opened_again_do_no_harm(name: str, parameters: dict[str, object]) -> None:
+    """With a larger budget, threads that a limit ended go on; others may have begun from what they had come to."""
+    strategy = load_strategy(name, parameters)
+    whole = simulate(strategy, TASK, reply, slots=3)
+    for keep in range(3, len(whole.events), 1 + len(whole.events) // 15):
+        log = whole.events[:keep]
+        ended = [event.thread for event in log if isinstance(event.body, ThreadFinished) and event.thread]
+        for reopened in (ended, ended[::3]):
+            again = Event(keep + 1, None, 0.0, RunResumed(reopened=tuple(reopened)))
+            resumed = simulate(strategy, TASK, reply, slots=1000, log=[*log, again])
+            assert resumed.answer is not None, resumed.failure
+            assert len(resumed.started) == len(set(resumed.started))
 
 
 def test_they_answer_tasks_with_tools_and_quotes_too() -> None:
