@@ -1,8 +1,9 @@
 """Planning time of strategies: `python benchmarks/plan.py [threads]`, or `-m benchmarks.plan`.
 
-Each strategy plans a run of that many threads, all in flight at once or 100 at a time, that end in random order. Timed is
-the processor time in `plan` alone; `read` is how many records of the graph the average plan looked at, which should not
-grow with the run. A new strategy is one line of CASES: its name, and the strategy and replies for a number of threads.
+Each strategy plans a run of that many threads, all in flight at once or 100 at a time, that end in random order. What
+is timed is the processor time in `plan`; `read` is how many records of the graph the average plan looked at, which
+should not grow with the run. A new strategy is one line of CASES: its name, and the strategy and replies for so many
+threads.
 """
 
 from __future__ import annotations
