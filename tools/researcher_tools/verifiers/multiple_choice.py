@@ -16,8 +16,10 @@ from researcher_tools.verifiers.verdicts import settled, unverified
 
 MAX_LENGTH = 2_000
 """Characters of an answer that can be right."""
+WRAPPED = 5
+"""Wrappers in one another, like `The answer is $\\boxed{\\text{B}}$`."""
 
-# In this order; after each, what is left is tried as a letter and as an option's text.
+# Taken off one after the other; in between, what is left is tried as a letter and as an option's text.
 _WRAPPERS = (
     re.compile(r"\\boxed\{(?:\\text\{)?([^{}]*)\}?\}", re.DOTALL),
     re.compile(r"\$([^$]*)\$", re.DOTALL),
@@ -82,14 +84,13 @@ def _gold(gold: str, options: Options) -> str | None:
 def choice(answer: str, options: Options) -> str | None:
     """The letter of the one option that the answer chooses, or None."""
     text = answer.strip()
-    for wrapper in (None, *_WRAPPERS):
-        if wrapper is not None:
-            inner = wrapper.fullmatch(text.rstrip("."))
-            if inner is None:
-                continue
-            text = inner.group(1).strip()
+    for _ in range(WRAPPED):
         if found := _read(text, options):
             return found
+        inner = next((match for wrapper in _WRAPPERS if (match := wrapper.fullmatch(text.rstrip(".")))), None)
+        if inner is None:
+            return None
+        text = inner.group(1).strip()
     return None
 
 
