@@ -28,7 +28,7 @@ from researcher.errors import UserError
 from researcher.protocols import Plan, Strategy, ThreadInfo, View
 from researcher.strategies.base import Parameters, conclude, failure, wants_support
 from researcher.strategies.offer import Difficulty, Offer
-from researcher.strategies.revision import is_right
+from researcher.strategies.revision import is_right, value
 from researcher.strategies.scoped import Scopes
 from researcher.strategies.vote import GROUP, Vote
 from researcher.strategies.votes import tally
@@ -40,10 +40,11 @@ SAMPLES = "samples"
 
 
 class Measured(NamedTuple):
-    """What the probes say, in a class and in words."""
+    """What the probes say, in a class and in words; `mute`: verifiers that could say nothing of any answer."""
 
     difficulty: Difficulty
     why: str
+    mute: frozenset[str]
 
 
 class Auto(Parameters):
@@ -93,7 +94,7 @@ class Auto(Parameters):
         if all(thread.outcome is Outcome.FAILED for thread in probes):
             return Plan(failure=failure(probes), limited=not view.budget.spendable)
         measured = self._measure(probes)
-        name, strategy = self.offer.choose(measured.difficulty, view)
+        name, strategy = self.offer.choose(measured.difficulty, view, measured.mute)
         if strategy is None:
             return Plan(failure=f"{measured.why}; {name}")
         label = SAMPLES if self._goes_on(strategy) else name
@@ -133,7 +134,12 @@ class Auto(Parameters):
         difficulty: Difficulty = "hard"
         if not refuted and share >= self.hard:
             difficulty = "easy" if share >= self.easy and trusted else "medium"
-        return Measured(difficulty, f"{' '.join(said)} ({difficulty})")
+        return Measured(difficulty, f"{' '.join(said)} ({difficulty})", self._mute(probes))
+
+    def _mute(self, probes: Sequence[ThreadInfo]) -> frozenset[str]:
+        answered = [thread for thread in probes if thread.canonical is not None]
+        spoke = {scorer for scorer in ("", self.scorer) if any(value(each, scorer) is not None for each in answered)}
+        return frozenset({"", self.scorer} - spoke) if answered else frozenset()
 
     def _settle(self, view: View, threads: Sequence[ThreadInfo], why: str, *, of: int = 1) -> Plan:
         answer = conclude(threads, view.graph, of=of, wanted=wants_support(view.task), reason=why)

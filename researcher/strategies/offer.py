@@ -3,7 +3,7 @@ could not run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -69,20 +69,23 @@ class Offer:
         """The verifiers that the strategies name."""
         return tuple([scorer for built in self._built.values() for scorer in getattr(built, "scorers", ())])
 
-    def choose(self, difficulty: Difficulty, view: View) -> tuple[str, Strategy | None]:
-        """The name of the first strategy for this difficulty that can run here, and it; else why none can, and None."""
+    def choose(self, difficulty: Difficulty, view: View, mute: Collection[str] = ()) -> tuple[str, Strategy | None]:
+        """The name of the first strategy for this difficulty that can run here, and it; else why none can, and None.
+
+        `mute`: verifiers that had nothing to say of any answer so far; the task's own is the empty name.
+        """
         lacks: list[str] = []
         for name in dict.fromkeys((*TABLE[difficulty], *self._built)):
             if name in self._built:
                 strategy = self._built[name]
-                lack = _lack(strategy, view)
+                lack = _lack(strategy, view, mute)
                 if lack is None:
                     return name, strategy
                 lacks.append(f"{name} {lack}")
         return f"no strategy can run: {'; '.join(lacks)}", None
 
 
-def _lack(strategy: Strategy | None, view: View) -> str | None:
+def _lack(strategy: Strategy | None, view: View, mute: Collection[str]) -> str | None:
     """What the strategy lacks on this model and task; None where it can run."""
     if strategy is None:
         return "needs a step_scorer"
@@ -91,6 +94,8 @@ def _lack(strategy: Strategy | None, view: View) -> str | None:
         return f"needs a model with {', '.join(missing)}"
     if "steps" in strategy.needs and view.task.tools:
         return "samples steps, which can call no tools"
-    if getattr(strategy, "needs_verdicts", False) and view.task.verifier is None:
-        return "needs a verifier or a scorer"
+    if getattr(strategy, "needs_verdicts", False) and (view.task.verifier is None or "" in mute):
+        return "needs a verifier or a scorer" if view.task.verifier is None else "needs a verifier that can judge"
+    if silent := [scorer for scorer in getattr(strategy, "scorers", ()) if scorer in mute]:
+        return f"needs scores, and {silent[0]} gave none"
     return None
