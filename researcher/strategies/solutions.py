@@ -142,7 +142,8 @@ def post_mortem(nodes: Iterable[Node], scorer: str, *, floor: float, depth: int)
         ends = [_end(node, floor=floor, depth=depth) for node in steps if not node.children]
         counts = ", ".join(f"{count} {end}" for end, count in Counter(ends).most_common())
         head = f"no solution among {len(steps)} steps; of {len(ends)} ends {counts}"
-    details = dict.fromkeys(node.info.detail for node in steps if node.info.detail)
+    broken = (node.info for node in steps if node.info.outcome is not Outcome.CANCELLED)
+    details = dict.fromkeys(info.detail for info in broken if info.detail)
     return "; ".join([head, *list(details)[:3]])
 
 

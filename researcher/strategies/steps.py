@@ -46,14 +46,12 @@ class StepParameters(Parameters):
         self, view: View, key: str, parent: Node | None, *, group: str = "", temperature: float | None = None
     ) -> Work:
         """Work that samples one step after `parent`; a first step where that is None."""
-        prompt = step_prompt(view.task.question)
-        first = (Message(role="system", content=prompt.system), Message(role="user", content=prompt.user))
         return Work(
             key=key,
             kind="step",
             group=group,
             parent="" if parent is None else parent.key,
-            messages=first if parent is None else (),
+            messages=_first(view.task.question) if parent is None else (),
             scorer=self.scorer,
             sampling=Sampling(
                 temperature=self.temperature if temperature is None else temperature,
@@ -64,6 +62,11 @@ class StepParameters(Parameters):
             ),
             limits=ThreadLimits(turns=1),
         )
+
+
+def _first(question: str) -> tuple[Message, ...]:
+    prompt = step_prompt(question)
+    return Message(role="system", content=prompt.system), Message(role="user", content=prompt.user)
 
 
 class Node:

@@ -209,6 +209,19 @@ def test_a_beam_that_is_certain_to_stay_goes_on_before_its_level_has_ended() -> 
     assert run.ended.index("beam/0.0") < run.ended.index("beam/7")
 
 
+def test_a_beam_waits_where_a_better_one_may_come_to_its_state() -> None:
+    scores = {str(i): 0.9 - i / 10 for i in range(7)} | {"7": 0.95}
+    states = {"0": "5 10 13", "7": "5 10 13"}
+
+    def slow(work: Work) -> Reply:
+        plain = scored(scores, states=states)(work)
+        return Reply(plain.final, seconds=100.0 if work.key == "beam/7" else 1.0, score=plain.score, state=plain.state)
+
+    run = simulate(Beam(n=8, m=2, choose="naive"), TASK, slow)
+    assert {info.work.parent for info in run.graph.threads()} == {"", "beam/7", "beam/1", "beam/2", "beam/3"}
+    assert run.ended.index("beam/1.0") < run.ended.index("beam/7")  # it has no state that another could share
+
+
 def test_nothing_scores_above_one_so_such_a_beam_waits_for_none_after_it() -> None:
     def reply(work: Work) -> Reply:
         number = int(work.key.removeprefix("beam/").split(".")[0])

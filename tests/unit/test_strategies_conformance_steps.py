@@ -17,6 +17,7 @@ from researcher.strategies.beam import Beam
 from researcher.strategies.dvts import DVTS
 from researcher.strategies.particle_filter import ParticleFilter
 from researcher.strategies.rebase import Rebase
+from researcher.testing.plan_cost import plan_cost
 from researcher.testing.simulate import UNLIMITED, Reply, Simulation, simulate
 from researcher.testing.strategy_conformance import check_it_goes_on_after_a_crash, check_strategy
 from researcher.types import Outcome, Task, Verdict, VerdictStatus, Work
@@ -208,6 +209,7 @@ def test_a_plan_costs_what_is_new_and_not_what_is_there(search: Any) -> None:
     quarter = len(calls) // 4
     early, late = math.fsum(calls[quarter // 2 : quarter]) * 2, math.fsum(calls[-quarter - 1 : -1])
     assert late < 1.3 * early, f"{late / quarter:.0f} calls a plan after {early / quarter:.0f}"
+    assert plan_cost(search, TASK, endless).reads_per_plan <= 2.0  # a thread as it starts and as it ends
 
 
 def test_the_memo_is_a_fold_of_the_graph_at_any_moment() -> None:

@@ -192,6 +192,7 @@ def test_the_post_mortem_counts_the_ends() -> None:
     root = node()
     dead = [Node(info(score=score), root) for score in (0.0, 0.0, 0.4)]
     lost = [Node(info(outcome=Outcome.FAILED, score=None, detail="the server is down"), root)]
+    lost.append(Node(info(outcome=Outcome.CANCELLED, score=None, detail="no longer needed"), root))
     unscored = [Node(info(score=None, detail="no logprobs"), root), Node(info(final="I give up", score=0.2), root)]
     deep = Node(info(), Node(info(), root))
     root.children += [*dead, *lost, *unscored]
@@ -199,7 +200,7 @@ def test_the_post_mortem_counts_the_ends() -> None:
     (deep.parent or deep).children.append(deep)
     said = post_mortem([root, *root.children, deep], "prm", floor=0.0, depth=3)
     assert said == (
-        "no solution among 9 steps; of 7 ends 2 scored no more than 0, 1 were not kept, 1 failed, "
+        "no solution among 10 steps; of 8 ends 2 scored no more than 0, 1 were not kept, 1 failed, 1 cancelled, "
         "1 could not be scored, 1 had no answer, 1 reached the depth of 3; the server is down; no logprobs"
     )
     assert post_mortem([], "prm", floor=0.0, depth=3) == "no solution; no step could be started"
