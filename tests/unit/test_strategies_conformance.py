@@ -1,8 +1,12 @@
 """Every built-in strategy passes the conformance suite; a broken one does not."""
 
+import random
+
 import pytest
 
 from researcher.protocols import Plan, Strategy, View
+from researcher.strategies.auto import Auto
+from researcher.strategies.best_of_n import BestOfN
 from researcher.strategies.chain_of_thought import ChainOfThought
 from researcher.strategies.research import Research
 from researcher.strategies.vote import Vote
@@ -35,6 +39,35 @@ def reply(work: Work) -> Reply:
 )
 def test_built_in_strategies_conform(strategy: Strategy) -> None:
     check_strategy(strategy, TASK, reply)
+
+
+def disagreeing(work: Work) -> Reply:
+    """Three answers that scatter over time, with scores and confidences; a solution in steps has two of them."""
+    rng = random.Random(work.sampling.seed)
+    final = "so\n" if work.kind == "step" and not work.parent else f"<answer>{rng.randrange(3)}</answer>"
+    return Reply(final, rng.random(), score=rng.random() if work.scorer else None, confidence=(rng.random(),) * 9)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        ChainOfThought(style="r1"),
+        Vote(n=7, stop="beta", confidence=0.8),
+        Vote(n=7, stop="consensus", warmup=3, consensus=0.6),
+        Vote(n=7, weights="score", scorer="orm"),
+        Vote(n=7, weights="confidence", keep=0.5, measure="bottom", window=4),
+        Vote(n=7, weights="confidence", online="low", warmup=3, window=4),
+        Vote(n=3, over="vote", over_params={"n": 3}),
+        BestOfN(n=7, scorer="orm"),
+        BestOfN(n=7, scorer="orm", choose="naive", stop="full"),
+        BestOfN(n=5, scorer="prm", aggregate="mean"),
+        Auto(among=("vote", "refine")),
+        Auto(scorer="orm"),
+    ],
+    ids=lambda s: "-".join(f"{name}={getattr(s, name)}" for name in sorted(s.model_fields_set)) or s.name,
+)
+def test_built_in_strategies_conform_where_threads_disagree(strategy: Strategy) -> None:
+    check_strategy(strategy, Task(question="Who is older?"), disagreeing)
 
 
 class Forgetful(Vote):

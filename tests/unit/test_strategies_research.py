@@ -1,5 +1,6 @@
 """The research strategy, without an engine: stages, votes, findings, and honesty about missing evidence."""
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from researcher.protocols import View
 from researcher.strategies import load_strategy, strategy_names
 from researcher.strategies.chain_of_thought import ChainOfThought
 from researcher.strategies.research import Research
+from researcher.testing.plan_cost import plan_cost
 from researcher.testing.simulate import UNLIMITED, Reply, Simulation, simulate
 from researcher.types import Claim, Evidence, Outcome, Task, Verdict, VerdictStatus, Work
 
@@ -145,6 +147,22 @@ def test_writers_wait_for_a_slot_rather_than_be_given_up() -> None:
     running = {"part/0/9": Work(key="part/0/9", messages=())}
     plan = Research(samples=2, writers=5).plan(View(TASK, graph, running, 0, UNLIMITED))
     assert (plan.answer, plan.failure, plan.start) == (None, None, ())
+
+
+def test_a_plan_reads_what_is_new_and_nothing_else() -> None:
+    """200 threads for each of two questions, whose answers never settle before the last."""
+
+    def reply(work: Work) -> Reply:
+        rng = random.Random(work.sampling.seed)
+        ending = team(GOOD, write="Ana is older.\n<answer>Ana</answer>")(work)
+        if not work.key.startswith("part/"):
+            return ending
+        return Reply(f"<answer>{rng.randrange(10**9)}</answer>", rng.random())
+
+    cost = plan_cost(Research(samples=200), TASK, reply, slots=20)
+    assert cost.run is not None
+    assert len(cost.run.started) > 390
+    assert cost.reads <= 4 * len(cost.run.started)  # each thread at its start and its end, the planner at each plan
 
 
 def test_a_verified_synthesis_is_supported_whatever_its_parts_are() -> None:
