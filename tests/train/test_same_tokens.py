@@ -22,6 +22,8 @@ SKILLS: tuple[data.Skill, ...] = (
     "splitting",
     "synthesis",
     "judging",
+    "step_4",
+    "process",
 )
 
 TOSS = 0.25

@@ -30,7 +30,7 @@ def lower_first(question: str) -> str:
 
 def ask_parts(rng: random.Random, world: World) -> MultiPart | None:
     """Two or three independent questions, joined."""
-    count = 2 if rng.random() < 0.75 else 3
+    count = 2 if rng.random() < 0.5 else 3
     parts = [ask_chain(rng, world, 1 if rng.random() < 0.6 else 2) for _ in range(count)]
     chains = tuple(part for part in parts if part is not None)
     if len(chains) < count or len({chain.question for chain in chains}) < count:
