@@ -49,12 +49,12 @@ class Beam(LevelSearch):
         least = width - running if self.shrink else width  # if all that run come to their answers
         keep, share = self._keep(least), least // max(1, self._keep(width))
         for rank, (loss, number, node) in enumerate(self._distinct(levels)):
-            doubled = self.merge and node.info.state is not None  # perhaps, by a better one that still runs
-            safe = rank < keep if -loss >= MOST else rank + running < keep and not doubled
-            if safe and number < levels.first_open:
-                yield from (child(node, j) for j in range(len(node.children), share))
-            elif rank >= keep:
+            highest = -loss >= MOST
+            if rank + (0 if highest else running) >= keep:
                 return
+            doubled = not highest and self.merge and node.info.state is not None  # perhaps, by a better one that runs
+            if number < levels.first_open and not doubled:
+                yield from (child(node, j) for j in range(len(node.children), share))
 
     def _width(self, levels: Levels) -> int:
         missing = self.n - len(levels.solutions.all)
