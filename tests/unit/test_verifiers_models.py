@@ -10,7 +10,7 @@ from researcher_tools.verifiers.reward import outcome_messages, process_messages
 
 from researcher.engine.judging import Bench
 from researcher.errors import ModelError, UserError
-from researcher.protocols import Ask, StepVerifier
+from researcher.protocols import Ask, ModelVerifier, StepVerifier
 from researcher.strategies.prompts import outcome_prompt, process_prompt
 from researcher.testing.scripted_model import ScriptedModel
 from researcher.testing.verifier_conformance import check_model_verifier, sign_reply
@@ -101,6 +101,26 @@ async def test_one_token_is_sampled_with_twenty_alternatives() -> None:
     await ProcessReward().bound(model.complete).verify_step(TASK, ["4*6=24\n"])  # type: ignore[attr-defined]
     sampling = model.requests[0].sampling
     assert (sampling.max_tokens, sampling.top_logprobs, sampling.logprobs, sampling.temperature) == (1, 20, True, 0.0)
+
+
+@pytest.mark.parametrize("name", ["orm", "prm"])
+async def test_a_model_that_thinks_is_asked_with_its_thinking_closed_and_that_is_remembered(name: str) -> None:
+    """Each thread binds the verifier anew; what was noticed of the model stays."""
+
+    def reply(request: ModelRequest) -> Completion:
+        return sign_reply(0.8, 0.2) if request.prefix else sign_reply(**{"<think>": 0.99})
+
+    model, verifier = ScriptedModel(reply), get_verifier(name)
+    assert isinstance(verifier, ModelVerifier)
+    for calls in (2, 3):
+        verdict = await verifier.bound(model.complete).verify(TASK, "4*6")
+        assert (verdict.score, model.calls) == (pytest.approx(0.8), calls)
+    assert model.requests[2].prefix == "<think>\n\n</think>\n\n"
+    stubborn = ScriptedModel(lambda _: sign_reply(**{"<think>": 0.99}))
+    fresh = get_verifier(name)
+    assert isinstance(fresh, ModelVerifier)
+    verdict = await fresh.bound(stubborn.complete).verify(TASK, "4*6")
+    assert (verdict.status, stubborn.calls) == (VerdictStatus.UNVERIFIED, 2)
 
 
 @pytest.mark.parametrize(

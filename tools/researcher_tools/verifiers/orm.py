@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from researcher.protocols import Ask, Verifier
 from researcher.types import Task, Verdict
-from researcher_tools.verifiers.reward import ask_sign, outcome_messages
+from researcher_tools.verifiers.reward import Manner, ask_sign, outcome_messages
 
 
 class OutcomeReward:
@@ -13,13 +13,13 @@ class OutcomeReward:
     name = "orm"
     reads_solution = True
 
-    def __init__(self, *, ask: Ask | None = None) -> None:
-        self._ask = ask
+    def __init__(self, *, ask: Ask | None = None, manner: Manner | None = None) -> None:
+        self._ask, self._manner = ask, manner or Manner()
 
     def bound(self, ask: Ask) -> Verifier:
         """The verifier that asks through `ask`."""
-        return OutcomeReward(ask=ask)
+        return OutcomeReward(ask=ask, manner=self._manner)
 
     async def verify(self, task: Task, answer: str) -> Verdict:
         """The score of the solution; unverified where the model could not be asked or said neither sign."""
-        return await ask_sign(self.name, outcome_messages(task.question, answer), self._ask)
+        return await ask_sign(self.name, outcome_messages(task.question, answer), self._ask, self._manner)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from researcher.protocols import Ask, Verifier
 from researcher.types import Task, Verdict, VerdictStatus
 from researcher_tools.verifiers.aggregates import aggregate_of, lines
-from researcher_tools.verifiers.reward import ask_sign, process_messages
+from researcher_tools.verifiers.reward import Manner, ask_sign, process_messages
 from researcher_tools.verifiers.verdicts import scored, unverified
 
 MOST = 256
@@ -23,17 +23,18 @@ class ProcessReward:
 
     reads_solution = True
 
-    def __init__(self, aggregate: str = "last", *, ask: Ask | None = None) -> None:
+    def __init__(self, aggregate: str = "last", *, ask: Ask | None = None, manner: Manner | None = None) -> None:
         self.name = "prm" if aggregate == "last" else f"prm:{aggregate}"
         self._how, self._aggregate, self._ask = aggregate, aggregate_of("prm", aggregate), ask
+        self._manner = manner or Manner()
 
     def bound(self, ask: Ask) -> Verifier:
         """The verifier that asks through `ask`."""
-        return ProcessReward(self._how, ask=ask)
+        return ProcessReward(self._how, ask=ask, manner=self._manner)
 
     async def verify_step(self, task: Task, steps: Sequence[str]) -> Verdict:
         """The score of the last step; unverified where the model could not be asked or said neither sign."""
-        return await ask_sign(self.name, process_messages(task.question, steps), self._ask)
+        return await ask_sign(self.name, process_messages(task.question, steps), self._ask, self._manner)
 
     async def verify(self, task: Task, answer: str) -> Verdict:
         """The aggregate of the scores of a solution's lines; unverified if one of them could not be scored."""

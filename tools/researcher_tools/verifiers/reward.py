@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from researcher.errors import ModelError
@@ -20,16 +21,27 @@ ALTERNATIVES = 20
 
 _PROCESS = "Can these steps still lead to a right answer? Reply + or -."
 _OUTCOME = "Is the solution right? Reply + or -."
+THINK = "<think>"
+"""How models of the Qwen3 and DeepSeek-R1 families open their thinking."""
+
 _PLUS, _MINUS = frozenset({"+", "＋"}), frozenset({"-", "\u2212", "\u2013"})
 # How tokenizers write a leading space: sentencepiece's block and GPT-2's G with a dot.
 _SPACE = "\u2581\u0120\u010a"
 
 
 class Signs(NamedTuple):
-    """P(+) of P(+) + P(-), or None and what is missing."""
+    """P(+) of P(+) + P(-), or None and what is missing; `begins`: the likeliest first token, where it is no sign."""
 
     score: float | None
     missing: str = ""
+    begins: str = ""
+
+
+@dataclass(slots=True)
+class Manner:
+    """What was noticed of the model that is asked. `thinks`: it opens its thinking before it says a sign."""
+
+    thinks: bool = False
 
 
 def process_messages(question: str, steps: Sequence[str]) -> tuple[Message, ...]:
@@ -45,17 +57,27 @@ def outcome_messages(question: str, solution: str) -> tuple[Message, ...]:
     return Message(role="system", content=_OUTCOME), Message(role="user", content=text)
 
 
-async def ask_sign(by: str, messages: tuple[Message, ...], ask: Ask | None) -> Verdict:
-    """The verdict of one call. A failed call is `unverified`; a limit that was reached is raised."""
+async def ask_sign(by: str, messages: tuple[Message, ...], ask: Ask | None, manner: Manner) -> Verdict:
+    """The verdict of one call. A failed call is `unverified`; a limit that was reached is raised.
+
+    A model that begins to think is asked again with its thinking closed, and from then on at once so.
+    """
     if ask is None:
         return unverified(by, "it asks a model, and none was bound")
-    sampling = Sampling(temperature=0.0, max_tokens=1, logprobs=True, top_logprobs=ALTERNATIVES)
     try:
-        completion = await ask(ModelRequest(messages=messages, sampling=sampling))
+        found = signs(await ask(_request(messages, manner)))
+        if found.begins.strip() == THINK and not manner.thinks:
+            manner.thinks = True
+            found = signs(await ask(_request(messages, manner)))
     except ModelError as error:
         return unverified(by, f"the model could not be asked: {error}")
-    score, missing = signs(completion)
-    return unverified(by, missing) if score is None else scored(by, score)
+    return unverified(by, found.missing) if found.score is None else scored(by, found.score)
+
+
+def _request(messages: tuple[Message, ...], manner: Manner) -> ModelRequest:
+    sampling = Sampling(temperature=0.0, max_tokens=1, logprobs=True, top_logprobs=ALTERNATIVES)
+    prefix = f"{THINK}\n\n</think>\n\n" if manner.thinks else ""
+    return ModelRequest(messages=messages, sampling=sampling, prefix=prefix, raw=manner.thinks)
 
 
 def signs(completion: Completion) -> Signs:
@@ -70,7 +92,8 @@ def signs(completion: Completion) -> Signs:
     plus, minus = _mass(first, _PLUS), _mass(first, _MINUS)
     if plus is None and minus is None:
         begins = max(first, key=lambda each: each.logprob).token if first else ""
-        return Signs(None, f"neither + nor - is among the first token's alternatives; it begins with {begins[:20]!r}")
+        missing = f"neither + nor - is among the first token's alternatives; it begins with {begins[:20]!r}"
+        return Signs(None, missing, begins)
     rest = max(0.0, 1.0 - sum(math.exp(min(0.0, each.logprob)) for each in first))
     bound = min(rest, math.exp(min(each.logprob for each in first)))
     up, down = bound if plus is None else plus, bound if minus is None else minus
