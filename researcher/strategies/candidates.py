@@ -103,7 +103,7 @@ class StepCandidates(Candidates):
     def __init__(self, name: str, scorer: str, how: Aggregate, depth: int) -> None:
         super().__init__(name, scorer)
         self._tree = StepTree()
-        self._how = how
+        self._how: Aggregate = how
         self._depth = depth
 
     def _put(self, thread: ThreadInfo) -> None:

@@ -124,15 +124,16 @@ class VoteRules(Parameters):
             return Decision(self._why, ballots.prefix, limited=False)
         lossless = self.stopping == "lossless"
         if pending == 0 or (lossless and ballots.tally.decided(pending)):
-            what = "threads" if self.over == CHAIN else f"runs of {self.over}"
             decided = lossless and ballots.tally.decided(ballots.pending + missing)
-            reason = (
-                f"the {pending} {what} left cannot change the winner"
-                if pending
-                else f"all {ballots.opened} {what} have ended"
-            )
+            reason = f"the {self._counted(pending)} left cannot change the winner"
+            if not pending:
+                reason = f"the vote of {self._counted(ballots.opened)} is complete"
             return Decision(reason, ballots.tally, limited=missing > 0 and not spendable and not decided)
         return None
+
+    def _counted(self, number: int) -> str:
+        noun = f"{number} {'thread' if self.over == CHAIN else 'run'}{'' if number == 1 else 's'}"
+        return noun if self.over == CHAIN else f"{noun} of {self.over}"
 
     @property
     def _why(self) -> str:

@@ -157,7 +157,7 @@ def test_the_votes_are_those_of_the_runs() -> None:
     run = simulate(strategy, TASK, each)
     assert run.answer is not None
     assert (run.answer.text, run.answer.votes, run.answer.of) == ("a", 2, 3)
-    assert run.answer.reason.startswith("all 3 runs of vote have ended")
+    assert run.answer.reason.startswith("the vote of 3 runs of vote is complete")
 
 
 def test_a_decided_vote_over_runs_begins_no_more_and_stops_the_rest() -> None:
