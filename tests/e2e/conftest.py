@@ -182,6 +182,13 @@ class Served:
         reply = await exchange.ask(f"{exchange.root}/tokenize", msgspec.json.encode(body))
         return tuple(msgspec.json.decode(reply)["tokens"])
 
+    async def detokenized(self, ids: Sequence[int]) -> str:
+        """The text of these ids, asked of the server's own tokenizer."""
+        exchange = self.endpoint._exchange
+        body = {"model": self.endpoint.model, "tokens": list(ids)}
+        reply = msgspec.json.decode(await exchange.ask(f"{exchange.root}/detokenize", msgspec.json.encode(body)))
+        return str(reply["prompt" if (await self.endpoint.probe()).kind is ServerKind.VLLM else "content"])
+
     async def running(self) -> int:
         """Calls the server computes or has waiting, from its metrics."""
         exchange = self.endpoint._exchange

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from researcher.types import Sampling
+from researcher.types import Completion, Message, ModelRequest, Sampling
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.anyio]
 
@@ -37,3 +37,21 @@ async def test_several_answers_of_one_request_are_siblings(vllm_served: Any) -> 
     assert len({completion.token_ids for completion in found}) > 1
     assert sum(len(c.token_ids) for c in found) == sum(c.usage.completion_tokens for c in found)
     assert all(len(completion.logprobs) == len(completion.token_ids) for completion in found)
+
+
+async def test_siblings_that_start_together_share_their_prefix(vllm_served: Any) -> None:
+    """Why no sibling waits for the first one: vLLM finds the blocks of a prefix that it is about to compute."""
+    words = " ".join(str(number) for number in range(300))  # nobody has asked this before
+    request = ModelRequest(messages=(Message(role="user", content=words),), sampling=Sampling(max_tokens=4), raw=True)
+    found: list[Completion] = []
+
+    async def one() -> None:
+        found.append(await vllm_served.endpoint.complete(request))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(8):
+            group.start_soon(one)
+    prompt = len(found[0].prompt_ids)
+    cached = sorted(completion.usage.cached_tokens for completion in found)
+    assert prompt > 512
+    assert cached[1] > prompt - 256, "but for the last blocks, all but one have it from the cache"

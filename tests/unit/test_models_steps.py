@@ -1,19 +1,23 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
 import msgspec
 import pytest
 
+from researcher import Orchestrator
 from researcher.errors import RequestRejected
 from researcher.models.endpoint import Endpoint
-from researcher.protocols import Progress
+from researcher.models.limiter import AdaptiveLimiter
+from researcher.protocols import Plan, Progress, View
 from researcher.testing.model_replies import Raw, Reply
 from researcher.testing.model_server import ModelServer
 from researcher.testing.model_speaker import Kind, Speaker
 from researcher.testing.model_vocabulary import END
-from researcher.types import Completion, FinishReason, Message, ModelRequest, Sampling
+from researcher.testing.scripted_model import ScriptedModel
+from researcher.types import Capabilities, Completion, FinishReason, Message, ModelRequest, Sampling, Task, Work
 
 pytestmark = pytest.mark.anyio
 ASK = (Message(role="user", content="2 4 6 8"),)
@@ -372,3 +376,65 @@ async def test_a_tokenizer_that_answers_something_else_is_a_fault(kind: Kind) ->
         with pytest.raises(Exception, match="did not answer as"):
             await endpoint.complete(step())
         await endpoint.aclose()
+
+
+class Siblings:
+    """A strategy that starts four first steps in each of three groups, and is done when they are."""
+
+    needs = frozenset({"steps"})
+    cancels = False
+
+    def plan(self, view: View) -> Plan:
+        if view.in_flight:
+            return Plan()
+        if view.graph.threads():
+            return Plan(failure="done")
+        asked = [Message(role="user", content=f"{group} " * 50) for group in "ABC"]
+        return Plan(
+            start=tuple(
+                Work(key=f"{n}{i}", kind="step", messages=(message,), sampling=LINE)
+                for n, message in enumerate(asked)
+                for i in range(4)
+            )
+        )
+
+
+@by_ids
+async def test_siblings_reach_the_server_one_behind_the_other(
+    kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where they have to wait: what one has brought into the server's cache is not driven out by other groups."""
+    monkeypatch.setattr("researcher.engine.orchestrator.load_strategy", lambda *_: Siblings())
+    speaker = Speaker("one\n", kind=kind)
+    with ModelServer(speaker, pages=speaker.pages) as server:
+        endpoint = Endpoint(server.url, limiter=AdaptiveLimiter(2, maximum=2))
+        async with Orchestrator(endpoint, home=tmp_path, tools=[]) as orchestrator:
+            await orchestrator.answer(Task(question="?"), strategy="siblings")
+        await endpoint.aclose()
+    prompts = [speaker.vocabulary.text(r.body["prompt"]) for r in server.requests if r.path == "/v1/completions"]
+    groups = [next(group for group in "ABC" if group in prompt) for prompt in prompts]
+    # Two calls are under way at once, so the last of a group and the first of the next may change places.
+    for place, group in enumerate(groups):
+        first = 4 * "ABC".index(group)
+        assert first - 1 <= place <= first + 4, groups
+    assert len(groups) == 12
+
+
+async def test_a_step_goes_where_its_conversation_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Chains(Siblings):
+        def plan(self, view: View) -> Plan:
+            ended = list(view.graph.threads())
+            if view.in_flight:
+                return Plan()
+            if len(ended) == 6:
+                return Plan(failure="done")
+            if not ended:
+                return Plan(start=tuple(Work(key=k, kind="step", messages=ASK, sampling=LINE) for k in ("a", "b")))
+            works = [(info.key + "x", info.key) for info in ended[-2:]]
+            return Plan(start=tuple(Work(key=k, kind="step", parent=p, messages=(), sampling=LINE) for k, p in works))
+
+    monkeypatch.setattr("researcher.engine.orchestrator.load_strategy", lambda *_: Chains())
+    model = ScriptedModel(lambda request: "one\n", capabilities=Capabilities(prefill=True))
+    async with Orchestrator(model, home=tmp_path, tools=[]) as orchestrator:
+        await orchestrator.answer(Task(question="?"), strategy="chains")
+    assert sorted(request.affinity for request in model.requests) == ["a", "a", "a", "b", "b", "b"]
