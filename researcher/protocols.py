@@ -239,6 +239,7 @@ class BudgetLeft(NamedTuple):
     cost: float | None
     spendable: bool
     exhausted: bool
+    sampled: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,13 +221,17 @@ class Verdict(Frozen, frozen=True, kw_only=True):
 
 
 class Budget(Frozen, frozen=True, kw_only=True):
-    """Limits of a run; None is unlimited. `reserve`: the share of each limit kept for the final answer."""
+    """Limits of a run; None is unlimited. `reserve`: the share of each limit kept for the final answer.
+
+    `tokens` counts prompts and completions, `sampled` completions alone: what methods are compared at.
+    """
 
     tokens: int | None = None
     calls: int | None = None
     seconds: float | None = None
     cost: float | None = None
     reserve: float = 0.1
+    sampled: int | None = None
 
 
 class ThreadLimits(Frozen, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import anyio
 import typer
@@ -18,7 +18,7 @@ from researcher.evals.folder import Shard
 from researcher.evals.harness import Evaluation
 from researcher.evals.problem import Suite
 from researcher.evals.suites import open_suite, problems_of
-from researcher.evals.trial import Conditions
+from researcher.evals.trial import BudgetOf, Conditions
 from researcher.evals.variants import variants_of
 
 COUNT = 100
@@ -30,7 +30,7 @@ def evaluate_strategies(
         str, typer.Option(help="countdown[:3|:4], game24[:FIRST-LAST], documents, reasoning-gym:NAME, jsonl:PATH")
     ],
     strategy: Annotated[list[str], typer.Option(help="Names with commas; label=NAME is a variant of one.")],
-    budget: Annotated[str, typer.Option(help="Tokens of a run, prompts counted in; several with commas; or none.")],
+    budget: Annotated[str, typer.Option(help="Tokens of a run; several budgets with commas; or none.")],
     seeds: Annotated[int, typer.Option(help="How often everything is run, each time with another seed.")] = 3,
     count: Annotated[int | None, typer.Option(help="How many problems; 100, or all there are.")] = None,
     model: Annotated[
@@ -41,6 +41,9 @@ def evaluate_strategies(
     curve: Annotated[str | None, typer.Option(help="Strategies whose samples give curves over n, with commas.")] = None,
     at_once: Annotated[int, typer.Option(help="Runs side by side.")] = 16,
     width: Annotated[int, typer.Option(help="Threads of one run at once.")] = 4,
+    budget_of: Annotated[
+        str, typer.Option(help="What a budget bounds: total (prompts counted in) or completion tokens.")
+    ] = "total",
     blind: Annotated[bool, typer.Option("--blind", help="Keep the verifying rule from the runs too.")] = False,
     shard: Annotated[str, typer.Option(help="2/8: the second of eight processes that share the problems.")] = "1/1",
     keep_runs: Annotated[bool, typer.Option("--keep-runs", help="Keep every run's log, to show and replay.")] = False,
@@ -65,7 +68,7 @@ def evaluate_strategies(
         variants=variants,
         budgets=_budgets(budget),
         seeds=seeds,
-        conditions=Conditions(width=width, blind=blind),
+        conditions=Conditions(width=width, blind=blind, budget_of=_budget_of(budget_of)),
         shard=_shard(shard),
     )
     job = Job(opened, evaluation, settings.model, settings.home, out, at_once, curved, keep_runs)
@@ -86,7 +89,8 @@ def bound(evaluation: Evaluation) -> list[str]:
         return [*lines, "no bound on their tokens: one of the budgets is none"]
     each = sum(budget or 0 for budget in evaluation.budgets)
     total = runs // len(evaluation.budgets) * each
-    return [*lines, f"at most {total:,} tokens, prompts counted in"]
+    what = "prompts counted in" if evaluation.conditions.budget_of == "total" else "prompts on top"
+    return [*lines, f"at most {total:,} tokens, {what}"]
 
 
 def _count(count: int | None, suite: Suite) -> int:
@@ -110,6 +114,13 @@ def _budgets(text: str) -> list[int | None]:
         else:
             raise UserError(f"--budget {text}: write tokens with commas, like 1000,4000, or none.")
     return list(dict.fromkeys(budgets))
+
+
+def _budget_of(text: str) -> BudgetOf:
+    for known in get_args(BudgetOf):
+        if text == known:
+            return known  # type: ignore[no-any-return]
+    raise UserError(f"--budget-of {text}: write total or completion.")
 
 
 def _shard(text: str) -> Shard:

@@ -52,6 +52,7 @@ def budget_left(left: BudgetLeft) -> str:
     """`4,000 tokens, 20 s`; limits that are not set are not there."""
     parts = [
         f"{left.tokens:,.0f} tokens" if left.tokens is not None else "",
+        f"{left.sampled:,.0f} sampled tokens" if left.sampled is not None else "",
         f"{left.calls:,.0f} calls" if left.calls is not None else "",
         f"{left.seconds:,.0f} s" if left.seconds is not None else "",
         f"${left.cost:.4f}" if left.cost is not None else "",

@@ -63,6 +63,7 @@ class Ledger:
         self._now = now
         self._began = now() - spent_seconds
         self._held_tokens = 0
+        self._held_sampled = 0
         self._held_calls = 0
         self._held_cost = 0.0
         self._waiting: deque[anyio.Event] = deque()
@@ -86,6 +87,7 @@ class Ledger:
             cost,
             spendable=self.blocked(False) is None,
             exhausted=self.blocked(True) is not None,
+            sampled=_minus(self.budget.sampled, self.used.completion_tokens),
         )
 
     def blocked(self, reserved: bool) -> BudgetExceeded | None:
@@ -93,6 +95,7 @@ class Ledger:
         share = 1.0 if reserved else 1.0 - self.budget.reserve
         for kind, value, limit, least in (
             ("tokens", self.used.tokens, self.budget.tokens, SMALLEST_CALL),
+            ("sampled", self.used.completion_tokens, self.budget.sampled, SMALLEST_CALL),
             ("calls", self.used.calls, self.budget.calls, 1),
             ("seconds", self.seconds, self.budget.seconds, 0),
             ("cost", self.used.cost or 0.0, self.budget.cost, 0),
@@ -112,7 +115,8 @@ class Ledger:
             raise
 
     async def _hold(self, prompt_tokens: int, max_tokens: int | None, reserved: bool) -> Hold:
-        if self.budget.tokens is None and self.budget.calls is None and self.budget.cost is None:
+        budget = self.budget
+        if budget.tokens is None and budget.sampled is None and budget.calls is None and budget.cost is None:
             if stopped := self.blocked(reserved):
                 raise stopped
             return Hold(0, max_tokens or DEFAULT_MAX_TOKENS, 0.0)
@@ -124,6 +128,7 @@ class Ledger:
                     raise stopped
                 if hold := self._fit(prompt_tokens, max_tokens or DEFAULT_MAX_TOKENS, reserved):
                     self._held_tokens += hold.tokens
+                    self._held_sampled += hold.max_tokens
                     self._held_cost += hold.cost
                     self._held_calls += 1
                     return hold
@@ -151,6 +156,7 @@ class Ledger:
         """Replace a hold by what was really used."""
         if hold.tokens or self._held_calls:
             self._held_tokens -= hold.tokens
+            self._held_sampled -= hold.max_tokens
             self._held_cost -= hold.cost
             self._held_calls -= 1
         self.used = self.used + usage
@@ -179,6 +185,11 @@ class Ledger:
             if room < SMALLEST_CALL or (room < max_tokens and self._held_calls > 0):
                 return None
             max_tokens = min(max_tokens, room)
+        if self.budget.sampled is not None:
+            room = int(self.budget.sampled * share) - self.used.completion_tokens - self._held_sampled
+            if room < SMALLEST_CALL or (room < max_tokens and self._held_calls > 0):
+                return None
+            max_tokens = min(max_tokens, room)
         cost = self.prices.cost(prompt_tokens, max_tokens) if self.prices else 0.0
         if self.budget.cost is not None and (self.used.cost or 0.0) + self._held_cost + cost > self.budget.cost * share:
             return None
@@ -190,6 +201,10 @@ class Ledger:
             self.budget.tokens * (1.0 - self.budget.reserve)
         ):
             return BudgetExceeded("tokens", self.used.tokens + prompt_tokens, self.budget.tokens)
+        if self.budget.sampled is not None and self.used.completion_tokens + SMALLEST_CALL > (
+            self.budget.sampled * (1.0 - self.budget.reserve)
+        ):
+            return BudgetExceeded("sampled", self.used.completion_tokens, self.budget.sampled)
         if self.budget.cost is not None:
             return BudgetExceeded("cost", self.used.cost or 0.0, self.budget.cost)
         return BudgetExceeded("calls", self.used.calls, self.budget.calls or 0)

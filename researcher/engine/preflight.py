@@ -26,7 +26,7 @@ def check_question(task: Task) -> None:
 
 def check_budget(budget: Budget, *, priced: bool) -> None:
     """Raise UserError for a limit of zero or less, or a cost limit that nothing could enforce."""
-    for kind in ("tokens", "calls", "seconds", "cost"):
+    for kind in ("tokens", "calls", "seconds", "cost", "sampled"):
         limit = getattr(budget, kind)
         if limit is not None and not 0 < limit < LARGEST:
             raise UserError(f"A budget of {limit:g} {kind} cannot be kept to; give more than zero, or none at all.")

@@ -44,7 +44,7 @@ class Folder:
         file = self.path / "config.json"
         before = self._config(file)
         for name, value in config.items():
-            if before is not None and name not in GROWS and before.get(name) != value:
+            if before is not None and name not in GROWS and before.get(name, value) != value:
                 raise UserError(
                     f"{self.path} holds an evaluation with another {name} ({_short(before.get(name))}, not "
                     f"{_short(value)}); choose a new folder with --out, or leave --out away."
@@ -98,13 +98,12 @@ def default_folder(home: Path, config: Mapping[str, Any]) -> Path:
 
 
 def selected(results: Iterable[Result], keys: Iterable[object]) -> list[Result]:
-    """The results of these runs, whatever else the folder holds; of a run that was tried again, the one to trust."""
-    wanted = set(keys)
+    """The results of these runs, in their order, of a run that was tried again the one to trust."""
     found: dict[object, Result] = {}
     for result in results:
-        if result.key in wanted and (result.key not in found or not result.broken):
+        if result.key not in found or not result.broken:
             found[result.key] = result
-    return list(found.values())
+    return [found[key] for key in keys if key in found]
 
 
 def _change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -17,7 +17,6 @@ from researcher.evals.record import Key, Result, ResultFile
 from researcher.evals.trial import Bench, Conditions, Trial
 from researcher.evals.variants import Variant
 from researcher.protocols import Model
-from researcher.types import Budget
 
 HOPELESS = 20
 """Runs that break one after another before the evaluation gives up: the model server is gone, or a part is missing."""
@@ -51,6 +50,7 @@ class Evaluation:
             "width": self.conditions.width,
             "blind": self.conditions.blind,
             "reserve": self.conditions.reserve,
+            "budget_of": self.conditions.budget_of,
             "strategies": {variant.label: variant.described() for variant in self.variants},
         }
 
@@ -76,7 +76,7 @@ async def check(evaluation: Evaluation, model: Model) -> None:
                 needs = frozenset(getattr(scorers.scorer(name), "needs", ()))
                 check_capabilities(name, needs, model.uri, capabilities, what="Scorer")
     for budget in evaluation.budgets:
-        check_budget(Budget(tokens=budget, reserve=evaluation.conditions.reserve), priced=False)
+        check_budget(evaluation.conditions.budget(budget), priced=False)
 
 
 async def evaluate(

@@ -39,7 +39,7 @@ def write_report(
     """The report of these results, written into the folder; `subsampled`: the strategies to draw curves from."""
     rows, best = summarise(results), winners(results)
     drawn, saved, notes = _subsampled(results, config, subsampled)
-    text = markdown(rows, best, about=about(config))
+    text = markdown(rows, best, about=about(config), budget_of=config.get("budget_of", "total"))
     text += curve_table(drawn) + saving_table(saved)
     summary = {"config": config, "rows": rows, "winners": best, "curves": drawn, "savings": saved}
     files = [

@@ -44,7 +44,7 @@ def cells(row: Row) -> list[Column]:
     ]
 
 
-def markdown(rows: Sequence[Row], best: Iterable[Winner], *, about: str) -> str:
+def markdown(rows: Sequence[Row], best: Iterable[Winner], *, about: str, budget_of: str = "total") -> str:
     """The table as a Markdown page; `about` says what was measured."""
     lines = [about, ""]
     for number, row in enumerate(rows):
@@ -53,13 +53,17 @@ def markdown(rows: Sequence[Row], best: Iterable[Winner], *, about: str) -> str:
             lines.append("| " + " | ".join(column.title for column in columns) + " |")
             lines.append("|" + "---|" * len(columns))
         lines.append("| " + " | ".join(column.cell.replace("|", "\\|") for column in columns) + " |")
-    lines += ["", EXPLANATION, "", *[f"- {sentence(winner)}" for winner in best], ""]
+    lines += ["", BUDGETS[budget_of], EXPLANATION, "", *[f"- {sentence(winner)}" for winner in best], ""]
     return "\n".join(lines)
 
 
+BUDGETS = {
+    "total": "`budget` bounds prompt and completion tokens together, which is what the engine charges;",
+    "completion": "`budget` bounds completion tokens, as the literature compares; prompts come on top;",
+}
 EXPLANATION = """\
-`budget` bounds prompt and completion tokens together, which is what the engine charges; `completion` and `prompt` are
-what a run used on average. `over seeds`: Student's 95 % interval over the seeds' means; `Wilson`: of all runs pooled.
+`completion` and `prompt` are what a run used on average. `over seeds`: Student's 95 % interval over the seeds' means;
+`Wilson`: of all runs pooled.
 `pass@k` is over the answers a run proposed, for the largest k that any run reached. `unverified` runs broke, or could
 not be judged, and are in no accuracy; runs with `no answer` count as wrong. `limited`: ended by the budget.
 `cancelled`: the share of tokens spent on threads that were stopped. `merged`: steps of a run that came to a state

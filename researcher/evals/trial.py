@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from researcher_tools import Documents
 
@@ -47,6 +47,9 @@ class Trial(NamedTuple):
         return int.from_bytes(hashlib.sha256(named).digest()[:4], "big") >> 1
 
 
+BudgetOf = Literal["total", "completion"]
+
+
 class Conditions(NamedTuple):
     """What all runs of an evaluation have in common."""
 
@@ -56,8 +59,16 @@ class Conditions(NamedTuple):
     """Keep the rule that judges from the runs too."""
     reserve: float = 0.1
     """Share of the budget kept for the final answer."""
+    budget_of: BudgetOf = "total"
+    """What a budget bounds: prompt and completion tokens together, or completion tokens alone."""
     keep: Path | None = None
     """The home under which the runs' logs are kept; None: they are dropped."""
+
+    def budget(self, limit: int | None) -> Budget:
+        """The budget of a run with this limit."""
+        if self.budget_of == "completion":
+            return Budget(sampled=limit, reserve=self.reserve)
+        return Budget(tokens=limit, reserve=self.reserve)
 
 
 class Bench:
@@ -96,7 +107,7 @@ class Bench:
                     trial.problem.task(blind=self._conditions.blind),
                     strategy=trial.variant.strategy,
                     params=trial.variant.params,
-                    budget=Budget(tokens=trial.budget, reserve=self._conditions.reserve),
+                    budget=self._conditions.budget(trial.budget),
                     seed=trial.sampling_seed,
                     settings={"problem": trial.problem.id},
                 )

@@ -28,7 +28,7 @@ async def test_without_limits_every_call_is_admitted() -> None:
     assert hold.max_tokens == 50
     free.settle(hold, Usage(prompt_tokens=10, completion_tokens=5, calls=1))
     assert free.used.tokens == 15
-    assert free.left() == (None, None, None, None, True, False)
+    assert free.left() == (None, None, None, None, True, False, None)
 
 
 @pytest.mark.anyio
@@ -36,6 +36,32 @@ async def test_a_call_is_cut_to_what_is_left() -> None:
     tight = ledger(Budget(tokens=100, reserve=0.0))
     hold = await tight.hold(40, 500)
     assert hold.max_tokens == 60
+
+
+@pytest.mark.anyio
+async def test_sampled_tokens_have_a_limit_of_their_own() -> None:
+    tight = ledger(Budget(sampled=200, reserve=0.1))
+    first = await tight.hold(1_000_000, 160)
+    assert first.max_tokens == 160
+    tight.settle(first, Usage(prompt_tokens=1_000_000, completion_tokens=150, calls=1))
+    assert tight.left().sampled == 50
+    second = await tight.hold(0, 60)
+    assert second.max_tokens == 30
+    tight.settle(second, Usage(completion_tokens=30, calls=1))
+    with pytest.raises(LimitExceeded, match="sampled limit reached: 180 of 200"):
+        await tight.hold(0, 60)
+    assert (await tight.hold(0, 60, reserved=True)).max_tokens == 20
+
+
+@pytest.mark.anyio
+async def test_parallel_calls_never_sample_past_the_limit_together() -> None:
+    tight = ledger(Budget(sampled=100, reserve=0.0))
+    held = [await tight.hold(10, 40), await tight.hold(10, 40)]
+    with anyio.move_on_after(0) as scope:
+        await tight.hold(10, 40)
+    assert scope.cancelled_caught
+    tight.settle(held[0], Usage(completion_tokens=10, calls=1))
+    assert (await tight.hold(10, 40)).max_tokens == 40
 
 
 @pytest.mark.anyio
