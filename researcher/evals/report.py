@@ -17,7 +17,6 @@ from researcher.evals.summary import Row, Winner, summarise, winners
 from researcher.evals.table import curve_table, markdown, saving_table
 
 TOKENS = "completion tokens of a run, on average (prompts come on top; see the table)"
-ACCURACY = "accuracy, 95 % interval over seeds"
 
 
 class Report(NamedTuple):
@@ -45,10 +44,10 @@ def write_report(
     files = [
         folder.write("summary.json", json.dumps(plain(summary), indent=1, ensure_ascii=False) + "\n"),
         folder.write("table.md", text),
-        folder.write("accuracy.svg", accuracy_chart(rows, title=title(config))),
+        folder.write("accuracy.svg", accuracy_chart(rows, config)),
     ]
     if drawn:
-        files.append(folder.write("samples.svg", curve_chart(drawn, title=f"{title(config)}: subsampled")))
+        files.append(folder.write("samples.svg", curve_chart(drawn, config)))
     return Report(rows, best, drawn, saved, text, files, notes)
 
 
@@ -78,17 +77,17 @@ def _largest(results: Iterable[Result]) -> int | None:
     return None if None in budgets else max((budget for budget in budgets if budget is not None), default=None)
 
 
-def accuracy_chart(rows: Iterable[Row], *, title: str) -> str:
+def accuracy_chart(rows: Iterable[Row], config: Mapping[str, Any]) -> str:
     """Accuracy against the tokens that were really sampled, a line for each strategy over its budgets."""
     lines: dict[str, list[plot.Spot]] = {}
     for row in rows:
         if row.accuracy is not None:
             lines.setdefault(row.strategy, []).append(plot.Spot(row.completion, row.accuracy, *row.interval))
     series = [plot.Series(name, spots) for name, spots in lines.items()]
-    return plot.chart(series, title=title, x_label=TOKENS, y_label=ACCURACY)
+    return plot.chart(series, title=title(config), x_label=TOKENS, y_label=_accuracy(config))
 
 
-def curve_chart(drawn: Iterable[Curve], *, title: str) -> str:
+def curve_chart(drawn: Iterable[Curve], config: Mapping[str, Any]) -> str:
     """Accuracy against the tokens of n samples, a line for each way to choose among them."""
     series = [
         plot.Series(
@@ -97,7 +96,12 @@ def curve_chart(drawn: Iterable[Curve], *, title: str) -> str:
         )
         for curve in drawn
     ]
-    return plot.chart(series, title=title, x_label="completion tokens of n samples, on average", y_label=ACCURACY)
+    x_label = "completion tokens of n samples, on average"
+    return plot.chart(series, title=f"{title(config)}: subsampled", x_label=x_label, y_label=_accuracy(config))
+
+
+def _accuracy(config: Mapping[str, Any]) -> str:
+    return "accuracy, 95 % interval " + ("over seeds" if config["seeds"] > 1 else "(Wilson)")
 
 
 def title(config: Mapping[str, Any]) -> str:
