@@ -51,6 +51,7 @@ CAPABILITIES = {
     "logprobs": ("log probabilities", "vLLM, llama.cpp, and some hosted servers"),
     "steps": ("to continue a begun reply (prefill, or completions of token ids)", "vLLM, SGLang and llama.cpp"),
     "prefill": ("to continue a begun reply", "vLLM, SGLang and llama.cpp"),
+    "streaming": ("streamed replies", "nearly all servers"),
     "token_ids": ("token ids", "vLLM, and llama.cpp with a Qwen chat template"),
 }
 """What a capability is, and which servers have it; the embedded model has all of these."""

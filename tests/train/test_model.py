@@ -100,15 +100,15 @@ def test_the_rate_warms_up_holds_and_falls(plan: Any) -> None:
 def test_rows_weigh_the_models_own_tokens(folder: Path) -> None:
     from tokenizers import Tokenizer
 
-    from researcher.train.embedded.train import REST_WEIGHT, Row
+    from researcher.train.embedded.train import NUMBER_WEIGHT, REST_WEIGHT, Row
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     example = data.held_out("two_hops", 1)[0]
     row = Row(tokenizer, example)
     own = tokenizer.decode(
-        [i for i, w in zip(row.ids, row.weights, strict=True) if w == 1.0], skip_special_tokens=False
+        [i for i, w in zip(row.ids, row.weights, strict=True) if w >= 1.0], skip_special_tokens=False
     )
-    assert set(row.weights) == {1.0, REST_WEIGHT}
+    assert set(row.weights) == {1.0, REST_WEIGHT, NUMBER_WEIGHT}
     assert own.startswith("<think>\nFind")
     assert own.endswith("</answer><|im_end|>")
     assert own.count("<|im_end|>") == sum(message["role"] == "assistant" for message in example.messages)

@@ -678,5 +678,5 @@ async def test_giving_up_an_answer_stops_its_run(tmp_path: Path) -> None:
 async def test_a_server_without_tools_is_refused_where_the_task_needs_them(tmp_path: Path) -> None:
     model = ScriptedModel([], capabilities=Capabilities(tools=False))
     async with engine(model, tmp_path) as orchestrator:
-        with pytest.raises(UserError, match="needs tools"):
+        with pytest.raises(UserError, match="needs tool calls"):
             await orchestrator.start(TASK)

@@ -91,9 +91,9 @@ class Puzzle(Taste):
 
 
 def writer(request: ModelRequest) -> str:
-    """Steps `a`, then `b` or `c` by the seed, then the answer; judgements by the letter."""
+    """Steps `a`, then `b` or `c` by the seed, then the answer; judgements by the letter, of the answer 0.9."""
     if request.messages[-1].content.startswith("judge"):
-        return {"a": "0.5", "b": "0.2", "c": "0.8"}[request.messages[-1].content.split()[1]]
+        return {"a": "0.5", "b": "0.2", "c": "0.8"}.get(request.messages[-1].content.split()[1], "0.9")
     assert request.raw
     assert request.sampling.keep_stop
     if not request.prefix:
