@@ -7,6 +7,7 @@ Keys and tokens of model servers are not settings: they stay in the environment 
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 import tomllib
@@ -131,10 +132,14 @@ def flag_name(name: str) -> str:
 
 
 def literal(text: str) -> Any:
-    """The value that TOML reads in `text` (3, 0.5, true, [1, 2]), else the text itself."""
+    """The value that TOML reads in `text` (3, 0.5, true, [1, 2]), or JSON in brackets, else the text itself."""
     try:
         return tomllib.loads(f"v = {text}")["v"]
     except (tomllib.TOMLDecodeError, RecursionError):
+        pass
+    try:
+        return json.loads(text) if text.startswith(("[", "{")) else text
+    except (ValueError, RecursionError):
         return text
 
 

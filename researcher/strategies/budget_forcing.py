@@ -40,7 +40,10 @@ class BudgetForcing(Parameters):
     word: str = Field(default="Wait", min_length=1, description="what is put in the place of a dropped end (s1: Wait)")
     opening: str = Field(default="<think>", min_length=1, description="how a model begins to think, where it says so")
     marker: str = Field(default="</think>", min_length=1, description="how it ends its thinking (Qwen3, R1)")
-    final: str = Field(default="", description="said after thinking that was cut (s1's harness: Final Answer:)")
+    final: str = Field(
+        default="<answer>",
+        description="said after thinking that was cut, lest it goes on (s1's harness: Final Answer:)",
+    )
     temperature: float = Field(default=0.0, ge=0.0, le=2.0, description="sampling temperature (s1: 0)")
 
     @property
@@ -114,7 +117,7 @@ class BudgetForcing(Parameters):
         """What ends the thinking and asks for the answer."""
         last = pieces[-1]
         if self.opening not in pieces[0].final and any(piece.answer is not None for piece in pieces):
-            return f"\n\n{self.final or 'Final answer:'}\n"  # it has answered, and never opened its thinking
+            return f"\n\n{self.final}"  # it has answered, and never opened its thinking
         line = "" if (last.final or last.work.messages[-1].content).endswith("\n") else "\n"
         return f"{line}{self.marker}\n\n{'' if last.finish is FinishReason.STOP else self.final}"
 

@@ -6,7 +6,6 @@ one thought: they are worked on once, and count by the lanes that brought them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -15,6 +14,7 @@ from researcher.protocols import Plan, ThreadInfo, View
 from researcher.strategies.base import Parameters, failure
 from researcher.strategies.operations import (
     JUDGING,
+    MAKING,
     Aggregate,
     AnyOperation,
     Generate,
@@ -106,38 +106,43 @@ class GraphOfThoughts(Parameters):
         return self.work(view, key, prompt, group=group, tools=tools, temperature=self.temperature, scorer=scorer)
 
     def _best(self, view: View, thoughts: Thoughts, number: int, *, limited: bool) -> Plan:
-        """The answer with the best score; of equal ones, and where nothing was scored, the most frequent."""
-        lanes = [thought for thought in thoughts.at[number].values() if thought is not None]
+        """The answer with the best score; of equal ones, and where the plan scores none of them, the most frequent."""
+        lanes = sorted((t for t in thoughts.at[number].values() if t is not None), key=lambda thread: thread.order)
         if not lanes:
             return Plan(failure=self._why_none(view, thoughts), limited=limited)
-        judged = any(isinstance(operation, JUDGING) for operation in self.operations)
+        made = max(n for n in range(number + 1) if isinstance(self.operations[n], MAKING))
+        judging = [n for n, each in enumerate(self.operations) if n >= made and isinstance(each, JUDGING)]
+        values = {thread.key: self._value(thread) for thread in lanes} if judging else {}
+        scored = any(each is not None for each in values.values())
+        if judging and not scored and not limited:
+            return Plan(failure=self._unscored(view, judging[-1], len(lanes)))
         classes: dict[str | None, list[ThreadInfo]] = {}
-        for thought in sorted(lanes, key=lambda thread: thread.order):
+        for thought in lanes:
             classes.setdefault(thought.canonical, []).append(thought)
 
         def merit(members: list[ThreadInfo]) -> tuple[float, int, int]:
-            return self._score_of(members) if judged else 0.0, len(members), -members[0].order
+            return max(values.get(t.key) or 0.0 for t in members), len(members), -members[0].order
 
+        of, which = len(lanes), "best" if scored else "most frequent"
+        reason = f"the {which} of {of} thoughts after {label(self.operations, number)}"
         best = max(classes.values(), key=merit)
-        which = "best" if judged else "most frequent"
-        reason = f"the {which} of {len(lanes)} thoughts after {label(self.operations, number)}"
-        return Plan(
-            answer=settle(view, best, of=len(lanes), reason=reason), limited=limited, cancel=tuple(view.in_flight)
-        )
+        return Plan(answer=settle(view, best, of=of, reason=reason), limited=limited)
 
-    def _score_of(self, members: Iterable[ThreadInfo]) -> float:
-        return max(value(thread, self.scorer) or 0.0 for thread in members)
+    def _value(self, thread: ThreadInfo) -> float | None:
+        """The scorer's score, else what the task's verifier says."""
+        return value(thread, self.scorer) if thread.score is not None else value(thread, "")
+
+    def _unscored(self, view: View, number: int, answers: int) -> str:
+        by = self.scorer or view.task.verifier
+        return f"{label(self.operations, number)}: {by} scored none of {answers} answers"
 
     def _why_none(self, view: View, thoughts: Thoughts) -> str:
         """Which operation left no thought, and why."""
         empty = next(n for n, lanes in enumerate(thoughts.at) if not any(lanes.values()))
-        operation, before = (
-            self.operations[empty],
-            len([t for t in thoughts.at[empty - 1].values() if t]) if empty else 0,
-        )
-        match operation:
+        before = len([t for t in thoughts.at[empty - 1].values() if t]) if empty else 0
+        match self.operations[empty]:
             case Score():
-                why = f"{self.scorer or view.task.verifier} scored none of {before} answers"
+                return self._unscored(view, empty, before)
             case KeepValid():
                 why = f"none of {before} answers is right"
             case _:

@@ -73,6 +73,9 @@ AnyOperation = Annotated[
 JUDGING = (Score, KeepBest, KeepValid, ValidateAndImprove)
 """Operations that rest on a verifier's word."""
 
+MAKING = (Generate, Aggregate, Improve, ValidateAndImprove)
+"""Operations that make new thoughts."""
+
 
 def check_order(operations: Sequence[Operation]) -> None:
     """Raise UserError, with the operation that cannot do its work and why, for a plan that cannot be carried out."""
@@ -84,7 +87,7 @@ def check_order(operations: Sequence[Operation]) -> None:
         if number > 0 and isinstance(operation, Generate):
             raise UserError(f"{name} would forget the thoughts before it; only the first operation generates.")
         match operation:
-            case Generate() | Aggregate() | Improve() | ValidateAndImprove():
+            case operation if isinstance(operation, MAKING):
                 unscored = label(operations, number)
             case Score():
                 unscored = ""
@@ -101,16 +104,18 @@ def widths(operations: Sequence[Operation]) -> list[int]:
 
 
 def judged_later(operations: Sequence[Operation], number: int, *, verified: bool) -> bool:
-    """Whether a thought that operation `number` makes meets a later one that needs its score.
+    """Whether the score of a thought that operation `number` makes is needed, by itself or by a later one.
 
     `verified`: the task has a verifier, which says what is valid without any score.
     """
+    if isinstance(operations[number], ValidateAndImprove) and not verified:
+        return True
     for operation in operations[number + 1 :]:
         if isinstance(operation, Aggregate):
             return False
         if isinstance(operation, Score) or (not verified and isinstance(operation, KeepValid | ValidateAndImprove)):
             return True
-    return isinstance(operations[number], ValidateAndImprove) and not verified
+    return False
 
 
 def label(operations: Sequence[Operation], number: int) -> str:

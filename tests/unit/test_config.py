@@ -80,7 +80,18 @@ def test_a_home_may_begin_with_a_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("3", 3), ("0.5", 0.5), ("true", True), ("[3, 5]", [3, 5]), ("full", "full"), ("a = 1", "a = 1"), ("", "")],
+    [
+        ("3", 3),
+        ("0.5", 0.5),
+        ("true", True),
+        ("[3, 5]", [3, 5]),
+        ("full", "full"),
+        ("a = 1", "a = 1"),
+        ("", ""),
+        ('[{"op": "score"}]', [{"op": "score"}]),
+        ('{"k": 2}', {"k": 2}),
+        ("[half", "[half"),
+    ],
 )
 def test_a_literal_is_what_toml_reads_or_the_text(text: str, value: object) -> None:
     assert literal(text) == value

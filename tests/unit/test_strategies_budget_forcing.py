@@ -102,7 +102,7 @@ def test_at_the_cap_the_thinking_is_closed_and_the_answer_asked_for() -> None:
 def test_thinking_that_breaks_off_in_a_line_is_closed_on_the_next() -> None:
     cut = Reply("<think>\nhalf a", outcome=Outcome.EXHAUSTED, finish=FinishReason.LENGTH, tokens=9)
     run = simulate(BudgetForcing(thinking=9), TASK, lambda work: ANSWER if work.verify else cut)
-    assert turn(run, run.started[-1]) == "<think>\nhalf a\n</think>\n\n<answer>42</answer>"
+    assert turn(run, run.started[-1]) == "<think>\nhalf a\n</think>\n\n<answer><answer>42</answer>"
 
 
 def test_a_model_that_does_not_think_between_marks_is_asked_for_its_final_answer() -> None:
@@ -110,7 +110,7 @@ def test_a_model_that_does_not_think_between_marks_is_asked_for_its_final_answer
     run = simulate(BudgetForcing(waits=1), TASK, lambda _: Reply(next(said), tokens=5))
     last = turn(run, run.started[-1])
     assert "think>" not in last
-    assert last == ("It is 41. <answer>41</answer>Wait no: <answer>42</answer>\n\nFinal answer:\n<answer>42</answer>")
+    assert last == ("It is 41. <answer>41</answer>Wait no: <answer>42</answer>\n\n<answer><answer>42</answer>")
     assert run.answer is not None
     assert run.answer.text == "42"
 
@@ -143,7 +143,7 @@ def test_a_refused_wait_goes_on_to_the_answer() -> None:
     run = simulate(
         BudgetForcing(waits=1), TASK, lambda work: refused if work.key == "force/1" else thinking(5, 5)(work)
     )
-    assert turn(run, run.started[-1]) == "<think>\nthought 0\nWait\n</think>\n\n<answer>42</answer>"
+    assert turn(run, run.started[-1]) == "<think>\nthought 0\nWait\n</think>\n\n<answer><answer>42</answer>"
 
 
 @pytest.mark.parametrize("at", ["force/0", "force/1", "force/2"])
@@ -203,3 +203,20 @@ async def test_on_a_model_the_turn_is_one_conversation(tmp_path: Path) -> None:
     assert {request.raw for request in model.requests} == {True}
     assert len({request.messages for request in model.requests}) == 1
     assert result.usage.calls == 4
+
+
+@pytest.mark.anyio
+async def test_on_a_model_thinking_that_was_cut_goes_on_to_the_answer(tmp_path: Path) -> None:
+    def reply(request: ModelRequest) -> Completion:
+        cut = not request.prefix
+        message = Message(role="assistant", content="<think>\nso 41, or" if cut else "42</answer>")
+        finish = FinishReason.LENGTH if cut else FinishReason.STOP
+        usage = Usage(prompt_tokens=20, completion_tokens=8, calls=1)
+        return Completion(message=message, finish=finish, model="m", usage=usage)
+
+    model = ScriptedModel(reply, capabilities=Capabilities(prefill=True))
+    async with Orchestrator(model, home=tmp_path) as orchestrator:
+        result = await orchestrator.answer(TASK, strategy="budget_forcing", params={"thinking": 8})
+    assert model.requests[1].prefix == "<think>\nso 41, or\n</think>\n\n<answer>"
+    assert result.answer is not None
+    assert result.answer.text == "42"

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,26 @@ def test_without_a_verifier_the_scorer_says_what_is_right() -> None:
     assert keys(run, 1) == ["graph/1/0/0"]
     assert run.answer is not None
     assert run.answer.of == 2
+
+
+def test_a_thought_that_its_scorer_finds_right_is_revised_no_more() -> None:
+    plan = graph(op("generate", n=1), op("validate_and_improve", rounds=4), op("aggregate", n=1), scorer="orm")
+    run = simulate(plan, TASK, saying({}, {"0/0/0": 0.4, "1/0/0": 0.2, "1/0/1": 0.6}))
+    assert run.started == ["graph/0/0/0", "graph/1/0/0", "graph/1/0/1", "graph/2/0/0"]
+
+
+def test_a_scorer_that_never_says_anything_is_not_passed_over() -> None:
+    silent = {f"{key}/0": None for key in ("0/0", "0/1", "1/0", "1/1")}
+    plan = graph(op("generate", n=2), op("validate_and_improve", rounds=1), scorer="orm")
+    run = simulate(plan, TASK, lambda work: replace(saying({}, silent)(work), verdict=None))
+    assert run.failure == "operation 2 (validate_and_improve): orm scored none of 2 answers"
+
+
+def test_what_the_plan_does_not_score_is_put_to_the_vote() -> None:
+    plan = graph(op("generate", n=3), op("score"), op("keep_best", n=2), op("aggregate", n=3), scorer="orm")
+    run = simulate(plan, TASK, saying({"3/0/0": "a", "3/1/0": "b", "3/2/0": "b"}))
+    assert run.answer is not None
+    assert (run.answer.text, run.answer.votes, run.answer.of) == ("b", 2, 3)
 
 
 def test_a_right_answer_ends_it() -> None:

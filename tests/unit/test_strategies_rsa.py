@@ -1,5 +1,6 @@
 """Recursive self-aggregation: its calls, who reads whom, and that nobody waits for more than his parents."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,6 +103,14 @@ def test_a_failed_parent_is_replaced_by_the_same_draw_whenever_it_fails() -> Non
         if slots == 1:
             first = read
         assert read == first, "it does not depend on who ended first"
+
+
+def test_those_who_stand_in_for_failed_parents_are_drawn_too() -> None:
+    lost = [f"rsa/0/{i}" for i in range(8)]
+    read = parents(simulate(RSA(k=2, rounds=2), TASK, failing(*lost)))
+    counts = Counter(member for members in read.values() for member in members)
+    assert len(counts) > 5, "all eight that are left are read, not the first of them by everybody"
+    assert max(counts.values()) < 10
 
 
 def test_with_too_few_left_it_goes_on_with_those() -> None:
