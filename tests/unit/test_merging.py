@@ -124,13 +124,22 @@ def test_one_puzzle_merged_and_not() -> None:
 
 @pytest.mark.slow
 def test_merging_saves_expansions_and_no_answers() -> None:
-    merged = whole = once = 0
+    merged = whole = 0
     for number in TEST:
         task = _task(puzzles()[number])
-        with_keys, without, lines = search(task, _keys()), search(task, None), search(task, None, once=True)
+        with_keys, without = search(task, _keys()), search(task, None)
         assert with_keys.answer is not None
         assert without.answer is not None
-        merged, whole, once = merged + with_keys.expanded, whole + without.expanded, once + lines.expanded
-    assert merged == 89_738  # all multisets that can be reached, one by one
-    assert whole / merged >= SAVED, whole / merged
-    assert once / merged >= 3.7, once / merged  # a proposer that never says the same line twice leaves less to save
+        merged, whole = merged + with_keys.expanded, whole + without.expanded
+    assert (merged, whole) == (89_738, 454_218)  # all multisets that can be reached, and all ways to reach them
+    assert whole / merged >= SAVED
+
+
+@pytest.mark.slow
+def test_a_proposer_that_says_no_line_twice_leaves_less_to_save() -> None:
+    """Equal numbers give equal lines; those alone, without knowing the state, are one part of the saving."""
+    merged = once = 0
+    for number in TEST[:10]:
+        task = _task(puzzles()[number])
+        merged, once = merged + search(task, _keys()).expanded, once + search(task, None, once=True).expanded
+    assert 4.2 <= once / merged < SAVED
