@@ -118,6 +118,7 @@ class Speaker:
         at = len(ids) - ids[::-1].index(ASSISTANT)
         rest = self._rest(self.vocabulary.text(ids[at:]))
         new: list[int] = []
+        shown = ""
         for token in [*self.vocabulary.ids(rest), END]:
             new.append(token)
             shown = self.vocabulary.text(new if token != END else new[:-1])
