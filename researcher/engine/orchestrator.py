@@ -52,7 +52,7 @@ class Orchestrator:
     tools and tools of your own; None takes every built-in tool that can work here. `scorers`: verifiers of your own by
     the name that a strategy's `scorer` or a task's `verifier` gives. `concurrency` bounds the threads
     of one run; how many calls the server gets at once adapts by itself. `stream`: None streams where a call may be
-    cut short. `store` makes the log of a new run: one that is not on disk cannot be resumed.
+    cut short. `store` makes the log of a new run, instead of a file; one that is not on disk cannot be resumed.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Orchestrator:
         concurrency: int = 10_000,
         stream: bool | None = None,
         record_tokens: bool = True,
-        store: Callable[[Path], Store] = RunStore.create,
+        store: Callable[[Path], Store] | None = None,
     ) -> None:
         if concurrency < 1:
             raise UserError(f"A run needs room for one thread at least; concurrency is {concurrency}.")
@@ -82,7 +82,7 @@ class Orchestrator:
         self._concurrency = concurrency
         self._stream = stream
         self._record_tokens = record_tokens
-        self._store = store
+        self._store = store or RunStore.create
         self._stack = AsyncExitStack()
         self._runs: dict[str, Run] = {}
         self._group: TaskGroup
