@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from statistics import fmean
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 from researcher.errors import UserError
 from researcher.evals.intervals import Interval, over_seeds, pass_at_k, wilson
@@ -22,6 +22,7 @@ from researcher.evals.record import Result, Sample
 from researcher.types import VerdictStatus
 
 Method = Literal["majority", "weighted", "best", "any"]
+METHODS: tuple[Method, ...] = ("majority", "weighted", "best", "any")
 DRAWS = 32
 """Subsets that are drawn of each run's samples at each n."""
 COMPLETE = 0.98
@@ -61,7 +62,7 @@ def curves(strategy: str, results: Iterable[Result]) -> list[Curve]:
             "a budget that is enough for all of them."
         )
     scored = all(sample.score is not None for run in whole for sample in run.samples if sample.answer is not None)
-    methods = [m for m in get_args(Method) if scored or m in ("majority", "any")]
+    methods: list[Method] = [m for m in METHODS if scored or m in ("majority", "any")]
     left_out = len(runs) - len(whole)
     return [Curve(strategy, m, most, len(whole), left_out, tuple(_points(whole, m, most))) for m in methods]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable, Iterable
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -14,12 +16,17 @@ def names(group: str, built_in: dict[str, str]) -> list[str]:
     return sorted({*built_in, *(point.name for point in entry_points(group=group))})
 
 
+@cache  # to look through all installed packages takes eight milliseconds, and every run asks for its verifiers
+def _found(look: Callable[..., Iterable[EntryPoint]], group: str, name: str) -> tuple[EntryPoint, ...]:
+    return tuple(look(group=group, name=name))
+
+
 def load(group: str, name: str, *, built_in: dict[str, str]) -> Any:
     """The object under a name; an installed one stands before a built-in. Raises UserError with the nearest names."""
     what = group.rpartition(".")[2].removesuffix("s")
-    points = [*entry_points(group=group, name=name)]
+    points = _found(entry_points, group, name)
     if not points and name in built_in:
-        points = [EntryPoint(name, built_in[name], group)]
+        points = (EntryPoint(name, built_in[name], group),)
     if not points:
         known = names(group, built_in)
         close = difflib.get_close_matches(name, known, 3, 0.5)
