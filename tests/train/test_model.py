@@ -113,3 +113,36 @@ def test_rows_weigh_the_models_own_tokens(folder: Path) -> None:
     assert own.endswith("</answer><|im_end|>")
     assert own.count("<|im_end|>") == sum(message["role"] == "assistant" for message in example.messages)
     assert "<tool_response>" not in own
+
+
+def test_a_servers_empty_block_of_thought_is_not_learned(folder: Path) -> None:
+    from tokenizers import Tokenizer
+
+    from researcher.train.embedded.tasks.steps import GIVEN_THOUGHT
+    from researcher.train.embedded.train import VERDICT_WEIGHTS, Row
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    example = data.held_out("process", 1)[0]
+    example.messages[-1]["reasoning_content"] = ""
+    row = Row(tokenizer, example)
+    idle = [i for i, w in zip(row.ids, row.weights, strict=True) if w == 0]
+    own = [i for i, w in zip(row.ids, row.weights, strict=True) if w >= 1]
+    assert tokenizer.decode(idle, skip_special_tokens=False) == GIVEN_THOUGHT
+    assert tokenizer.decode(own, skip_special_tokens=False) == f"{example.answer}<|im_end|>"
+    assert max(row.weights) == VERDICT_WEIGHTS["process"]
+
+
+def test_a_run_begins_with_the_weights_of_a_gguf(recipe: Path, plan: Any) -> None:
+    from dataclasses import replace
+
+    import torch
+
+    from researcher.train.embedded.convert import from_bits, read_gguf
+    from researcher.train.embedded.model import Shape
+    from researcher.train.embedded.train import Run
+
+    packed = read_gguf(recipe)
+    run = Run(replace(plan, init=recipe), packed.tokenizer, Shape())
+    for (name, parameter), mean in zip(run.model.named_parameters(), run.mean, strict=True):
+        assert torch.equal(parameter.detach(), torch.from_numpy(from_bits(packed.weights[name])))
+        assert torch.equal(parameter, mean)

@@ -40,19 +40,26 @@ class Served:
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The server's JSON reply; raises on any status but 200."""
+        try:
+            status, text = self._exchange(path, json.dumps(body))
+        except (http.client.RemoteDisconnected, ConnectionError):  # the server closes a connection after idle seconds
+            self._local.connection.close()  # which makes the next request open it again
+            status, text = self._exchange(path, json.dumps(body))
+        if status != 200:
+            raise RuntimeError(f"{path}: {status} {text[:200]!r}")
+        decoded: dict[str, Any] = json.loads(text)
+        return decoded
+
+    def _exchange(self, path: str, body: str) -> tuple[int, bytes]:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = http.client.HTTPConnection(str(self._address.hostname), self._address.port, timeout=600)
             self._local.connection = connection
             self._connections.append(connection)
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"}
-        connection.request("POST", path, json.dumps(body), headers)
+        connection.request("POST", path, body, headers)
         reply = connection.getresponse()
-        text = reply.read()
-        if reply.status != 200:
-            raise RuntimeError(f"{path}: {reply.status} {text[:200]!r}")
-        decoded: dict[str, Any] = json.loads(text)
-        return decoded
+        return reply.status, reply.read()
 
     def chat(
         self,
