@@ -42,10 +42,10 @@ class Rebase(LevelSearch):
     def ahead(self, levels: Levels) -> Iterator[Slot]:
         """The children that the steps so far get in any case."""
         running, missing = len(levels.open), self.n - len(levels.solutions.all)
-        if running * 2 > missing:  # little can be certain, and the sums would be done for nothing
+        if running * 4 > missing:  # hardly anything is certain, and the sums would be done for nothing
             return
         shares = promised(self._weights(levels), missing, running)
-        for each, share in zip(levels.ranked, shares, strict=True):
+        for each, share in zip(levels.ranked, shares, strict=False):
             yield from (child(each.node, j) for j in range(len(each.node.children), share))
 
     def _weights(self, levels: Levels) -> list[float]:
@@ -63,21 +63,21 @@ def split(weights: Sequence[float], budget: int) -> list[int]:
     return shares
 
 
-def promised(weights: Sequence[float], budget: int, running: int) -> list[int]:
-    """How many each gets at the least, when `running` more may come, of weight 1 at most, or be solutions.
+def promised(weights: Sequence[float], budget: int, running: int) -> Iterator[int]:
+    """How many each gets at the least, when `running` more may come, of weight 1 at most, or be solutions; down to the
+    last that gets any.
 
     Whoever is served takes less than its share and one, so the k-th (from 0) finds more than share_1 * (sum from it on)
     - k left, where share_1 = budget / sum of all, and gets more than (share_1 - k / (sum from it on)) * its weight. At
     the worst all that run are solutions, weigh 1, and are served before it.
     """
     tails = _tails(weights)
-    if not tails:
-        return []
-    unit = (budget - running) / (tails[0] + running)
-    return [
-        max(0, math.ceil(weight * (unit - (rank + running) / tail) - ROUNDING))
-        for rank, (weight, tail) in enumerate(zip(weights, tails, strict=True))
-    ]
+    unit = (budget - running) / (tails[0] + running) if tails else 0.0
+    for rank, (weight, tail) in enumerate(zip(weights, tails, strict=True)):
+        share = math.ceil(weight * (unit - (rank + running) / tail) - ROUNDING)
+        if share <= 0:  # and so it is for all after it
+            return
+        yield share
 
 
 def _tails(weights: Sequence[float]) -> list[float]:

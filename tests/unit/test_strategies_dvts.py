@@ -35,6 +35,11 @@ def test_each_subtree_goes_on_from_its_best_step_alone() -> None:
     assert parents(run) == ["0.1", "0.1", "1.0", "1.0"]  # not the best two of all four
 
 
+def test_of_equal_steps_the_first_is_kept() -> None:
+    run = simulate(DVTS(n=3, m=3, choose="naive"), TASK, scored({"0.0": 0.1, "0.1": 0.6, "0.2": 0.6}))
+    assert set(parents(run)) == {"0.1"}
+
+
 def greedy_subtree(say: Callable[[tuple[int, ...]], tuple[float, str | None]], tree: int, m: int) -> dict[str, float]:
     """What one subtree comes to, walked by hand: the finished ones among the last m steps, with their scores."""
     path: tuple[int, ...] = (tree,)

@@ -5,6 +5,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 
@@ -112,6 +113,17 @@ def test_the_draw_follows_the_seed_alone() -> None:
     assert len(others) > 1
     slow = simulate(search, TASK, scored(paths), seed=1, slots=1)
     assert sorted(slow.started) == sorted(runs[0])
+
+
+def test_each_level_has_a_draw_of_its_own() -> None:
+    run = simulate(ParticleFilter(n=16, depth=3), TASK, lambda _: Reply("on\n", score=0.5))
+    levels = [[info for info in run.graph.threads() if info.key.count(".") == depth] for depth in range(3)]
+    draws = []
+    for above, level in pairwise(levels):
+        places = {info.key: place for place, info in enumerate(above)}
+        draws.append([places[info.work.parent] for info in level])
+    assert [len(draw) for draw in draws] == [16, 16]
+    assert draws[0] != draws[1]
 
 
 def test_dead_particles_are_never_drawn() -> None:
