@@ -30,11 +30,32 @@ def answers(classes: int) -> Respond:
     def reply(work: Work) -> Reply:
         rng = random.Random(work.sampling.seed)
         if work.role == "planner":
-            return Reply("1. Who made it?\n2. When was it made?")
+            return Reply("\n".join(f"{i}. What is its part {i}?" for i in range(1, 11)))
         answer = rng.randrange(classes)
         return Reply(
             f"<answer>{answer}</answer>", 1 + 9 * rng.random(), score=rng.random(), confidence=(rng.random(),) * 20
         )
+
+    return reply
+
+
+def thinking(depth: int, states: int = 0) -> Respond:
+    """A model that writes steps, `depth` of them before it answers, proposes five at once, and values them; with
+    `states`, each step leads to one of so many of its depth."""
+    depths: dict[str, int] = {}
+
+    def reply(work: Work) -> Reply:
+        rng = random.Random(work.sampling.seed)
+        seconds, score = 1 + 9 * rng.random(), rng.random()
+        if work.role == "proposer":
+            return Reply("\n".join(f"step {rng.random()}" for _ in range(5)), seconds)
+        if work.role == "valuer":
+            return Reply(rng.choice(("sure", "likely", "impossible")), seconds)
+        at = depths[work.key] = depths.get(work.parent, 0) + 1
+        if at >= depth or "\n" not in work.sampling.stop:
+            return Reply(f"<answer>{rng.randrange(9)}</answer>", seconds, score=score)
+        state = f"{at}/{rng.randrange(states)}" if states else None
+        return Reply(f"step {rng.random()}\n", seconds, score=score, state=state)
 
     return reply
 
@@ -51,7 +72,16 @@ CASES: dict[str, Callable[[int], tuple[Strategy, Respond]]] = {
     "vote by confidence": lambda n: (of("vote", n=n, weights="confidence"), answers(7)),
     "vote over votes of 10": lambda n: (of("vote", n=n // 10, over="vote", over_params={"n": 10}), answers(7)),
     "best_of_n": lambda n: (of("best_of_n", n=n, scorer="judge", stop="full"), answers(7)),
-    "research": lambda n: (of("research", samples=min(1000, n // 2), writers=3), answers(7)),
+    "mcts": lambda n: (of("mcts", iterations=n), thinking(12)),
+    "mcts, states merge": lambda n: (of("mcts", iterations=n), thinking(12, n // 20)),
+    "mcts, puct": lambda n: (of("mcts", iterations=n, policy="puct"), thinking(12)),
+    "mcts, roll-outs": lambda n: (of("mcts", iterations=n // 2, values="rollouts"), thinking(12)),
+    "mcts, 256 at once": lambda n: (of("mcts", iterations=n, parallel=256), thinking(12)),
+    "ab_mcts": lambda n: (of("ab_mcts", n=n, scorer="orm"), answers(7)),
+    "ab_mcts, beta": lambda n: (of("ab_mcts", n=n, scorer="orm", prior="beta"), answers(7)),
+    "tree": lambda n: (of("tree", keep=100, depth=1 + n // 1600), thinking(99)),
+    "tree, depth first": lambda n: (of("tree", search="dfs", keep=100, expansions=n // 16, depth=9), thinking(99)),
+    "research": lambda n: (of("research", samples=n // 10, max_questions=10), answers(7)),
 }
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from researcher.graph import ThoughtGraph
 from researcher.protocols import View
-from researcher.strategies.ab_mcts import ABMCTS, Arm, Branch, Forest
+from researcher.strategies.ab_mcts import ABMCTS
 from researcher.strategies.search import UNIT
+from researcher.strategies.thompson import Arm, Branch, Forest, leader
 from researcher.testing.simulate import UNLIMITED, Reply, Simulation, simulate
 from researcher.types import Outcome, Task, Verdict, VerdictStatus, Work
 
@@ -73,8 +74,39 @@ def test_draws_have_the_mean_and_the_spread_of_the_posterior() -> None:
     assert statistics.pvariance(gaussian) == pytest.approx(tau2 / kappa * nu / (nu - 2), rel=0.2)
 
 
+def test_draws_of_an_arm_that_has_seen_one_score_too() -> None:
+    rng, arm = random.Random(5), seen([0.75])
+    m, kappa, nu, tau2 = arm.gaussian()
+    assert nu == 2  # of Student's t with two degrees of freedom the distribution is known: 1/2 + x / (2 sqrt(2 + x^2))
+    drawn = [(arm.draw("gaussian", rng) - m) / math.sqrt(tau2 / kappa) for _ in range(4000)]
+    for x in (-3.0, -1.0, 0.0, 0.5, 2.0):
+        below = sum(each <= x for each in drawn) / len(drawn)
+        assert below == pytest.approx(0.5 + x / (2 * math.sqrt(2 + x * x)), abs=0.03)
+    a, b = arm.beta()
+    beta = [arm.draw("beta", rng) for _ in range(4000)]
+    assert statistics.fmean(beta) == pytest.approx(a / (a + b), abs=0.02)
+    assert statistics.pvariance(beta) == pytest.approx(a * b / ((a + b) ** 2 * (a + b + 1)), rel=0.1)
+
+
+def test_the_leader_is_drawn_as_if_every_arm_were() -> None:
+    root, rng = Branch(None), random.Random(11)
+    for scores in ([0.9], [0.2], [0.5], [0.8, 0.7], [0.1, 0.9, 0.5], [0.6] * 12, [0.3] * 30):
+        child = Branch(root)
+        child.enlist()
+        for score in scores:
+            child._see(round(score * UNIT), 1)
+    groups = [root.children[n] for n in sorted(root.children)]
+    assert [len(group) for group in groups] == [3, 1, 1, 1, 1]
+    every = [child for group in groups for child in group]
+    lazy = [every.index(leader(groups, rng)) for _ in range(4000)]
+    plain = [max(range(7), key=lambda i: every[i].arm.draw("gaussian", rng)) for _ in range(4000)]
+    for i in range(7):
+        assert lazy.count(i) / 4000 == pytest.approx(plain.count(i) / 4000, abs=0.03)
+    assert lazy.count(0) > lazy.count(1) > 0
+
+
 def test_each_arm_has_seen_what_it_is_for() -> None:
-    run = simulate(ABMCTS(n=60, scorer="orm"), TASK, scored)
+    run = simulate(ABMCTS(n=80, scorer="orm"), TASK, scored, slots=2)
     forest = forest_of(run)
     threads = {info.key: info for info in run.graph.threads()}
 
@@ -174,7 +206,7 @@ def test_answers_that_never_came_are_no_nodes_but_count() -> None:
 
     forest = forest_of(run := simulate(ABMCTS(n=30, scorer="orm"), TASK, reply))
     assert run.answer is not None
-    assert all(branch.info and branch.info.answer for branch in forest.root.children)
+    assert all(child.info and child.info.answer for group in forest.root.children.values() for child in group)
     assert forest.root.new.n + forest.root.down.n == 20
 
 
@@ -188,5 +220,7 @@ def test_the_same_arms_however_they_were_folded() -> None:
     for key, branch in fresh.branches.items():
         other = forest.branches[key]
         assert branch.arm.gaussian() == other.arm.gaussian()
-        assert [child.order for child in branch.children] == [child.order for child in other.children]
+        assert {n: [child.order for child in group] for n, group in branch.children.items()} == {
+            n: [child.order for child in group] for n, group in other.children.items()
+        }
     assert math.isfinite(forest.root.new.gaussian()[3])

@@ -8,17 +8,32 @@ from decimal import Decimal, getcontext
 from fractions import Fraction
 from functools import cache
 from itertools import permutations
+from pathlib import Path
 
 import pytest
 
+from researcher import Orchestrator
 from researcher.errors import UserError
 from researcher.graph import ThoughtGraph
 from researcher.protocols import Plan, View
 from researcher.strategies import load_strategy
 from researcher.strategies.mcts import MCTS
 from researcher.strategies.search import UNIT, State, Table, priors, puct, uct
+from researcher.testing.scripted_model import ScriptedModel
 from researcher.testing.simulate import UNLIMITED, Reply, Simulation, simulate
-from researcher.types import FinishReason, Outcome, Task, Verdict, VerdictStatus, Work
+from researcher.types import (
+    Capabilities,
+    Completion,
+    FinishReason,
+    Message,
+    ModelRequest,
+    Outcome,
+    Task,
+    Usage,
+    Verdict,
+    VerdictStatus,
+    Work,
+)
 
 TASK = Task(question="Make 24 from 4 6 8 2.", verifier="game24", data={"numbers": [4, 6, 8, 2]})
 DEEP = Task(question="Go on.")
@@ -386,3 +401,48 @@ def test_the_scores_of_a_path_make_its_value_as_asked() -> None:
     view = View(DEEP, run.graph, {}, 1, UNLIMITED)
     for entry in Table.of(view, "fresh", rollouts=False, aggregate="min").steps.values():
         assert entry.amount == round(min(node.score for node in entry.node.path()) * UNIT)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("values", ["scores", "rollouts"])
+async def test_through_the_engine_states_merge_and_answers_are_judged(values: str, tmp_path: Path) -> None:
+    """The model multiplies what it is asked to multiply, in any order: 2 * 3 * 4, in steps."""
+
+    def speak(request: ModelRequest) -> Completion:
+        rng, left, text = random.Random(request.sampling.seed), [2, 3, 4], ""
+        lines = [line for line in request.prefix.splitlines() if line]
+        while True:
+            if lines:
+                line = lines.pop(0)
+                left = [int(number) for number in line.partition("left ")[2].split()]
+                continue
+            if len(left) == 1:
+                text += "<answer>2*3*4</answer>"
+                break
+            a, b = rng.sample(left, 2)
+            left.remove(a)
+            left.remove(b)
+            left = sorted([*left, a * b])
+            text += f"{a}*{b}={a * b} left {' '.join(map(str, left))}\n"
+            if request.sampling.stop:
+                break
+        usage = Usage(prompt_tokens=9, completion_tokens=9, calls=1)
+        message = Message(role="assistant", content=text)
+        return Completion(message=message, finish=FinishReason.STOP, model="m", usage=usage)
+
+    task = Task(question="2*3*4?", verifier="countdown", data={"numbers": [2, 3, 4], "target": 24})
+    model = ScriptedModel(speak, capabilities=Capabilities(prefill=True))
+    scorer = "reachable" if values == "scores" else ""
+    params = {"iterations": 24, "values": values, "scorer": scorer, "stop_when_verified": False}
+    async with Orchestrator(model, home=tmp_path, tools=[]) as orchestrator:
+        run = await orchestrator.start(task, strategy="mcts", params=params, seed=2)
+        result = await run.result()
+    assert result.outcome is Outcome.ANSWERED, result
+    assert result.answer is not None
+    assert result.answer.supported is True
+    assert result.answer.body.endswith("<answer>2*3*4</answer>")
+    table = Table.of(View(task, run.graph, {}, 1, UNLIMITED), "fresh", rollouts=values == "rollouts")
+    alive = {state for state in states_of(table) if state.rep is not None and not state.complete}
+    assert {state.rep.info.state for state in alive if state.rep} <= {"4 6", "3 8", "2 12", "24"}
+    assert table.root.visits == table.valued
+    assert all(entry.amount == UNIT for entry in table.entries.values() if entry.amount is not None)

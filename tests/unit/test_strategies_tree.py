@@ -6,18 +6,21 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import cache
 from itertools import permutations
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from researcher_tools.verifiers.countdown import check_countdown
 
+from researcher import Orchestrator
 from researcher.errors import UserError
 from researcher.graph import ThoughtGraph
 from researcher.protocols import Plan, View
 from researcher.strategies import load_strategy
 from researcher.strategies.tree import TreeOfThoughts
+from researcher.testing.scripted_model import ScriptedModel
 from researcher.testing.simulate import UNLIMITED, Reply, Simulation, simulate
-from researcher.types import Outcome, Task, Verdict, VerdictStatus, Work
+from researcher.types import Capabilities, ModelRequest, Outcome, Task, Verdict, VerdictStatus, Work
 
 TASK = Task(question="Make the target.", verifier="countdown")
 State = tuple[Fraction, ...]
@@ -354,3 +357,35 @@ def test_it_never_looks_at_the_whole_graph() -> None:
 
     puzzle = Puzzle((2, 12), 24)
     assert simulate(Blinkered(depth=1), TASK, puzzle).answer is not None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("finish", ["continue", "ask"])
+async def test_through_the_engine_states_merge_and_the_proposed_answer_is_judged(finish: str, tmp_path: Path) -> None:
+    puzzle = Puzzle((2, 3, 4), 24)
+
+    def speak(request: ModelRequest) -> str:
+        text = request.prefix or request.messages[-1].content
+        steps = [line for line in text.splitlines() if "=" in line and "<" not in line]
+        if request.raw:
+            return "</answer>" if "<answer>" in text else f"<answer>{puzzle.expression(steps)}</answer>"
+        if "Attempt:" in text:
+            return f"<answer>{text.rpartition('<answer>')[2].partition('<')[0]}</answer>"
+        role = "proposer" if request.messages[0].content.startswith("Write possible") else "valuer"
+        return puzzle(Work(key="value/x.0", role=role, messages=request.messages)).final
+
+    task = Task(question="Make 24 of 2, 3, 4.", verifier="countdown", data={"numbers": [2, 3, 4], "target": 24})
+    model = ScriptedModel(speak, capabilities=Capabilities(prefill=finish == "continue"))
+    async with Orchestrator(model, home=tmp_path, tools=[]) as orchestrator:
+        params = {"threshold": 0.01, "keep": 3, "value_samples": 1, "finish": finish}
+        run = await orchestrator.start(task, strategy="tree", params=params, seed=1)
+        result = await run.result()
+        threads = run.graph.threads()
+    assert result.outcome is Outcome.ANSWERED, result
+    assert result.answer is not None
+    assert result.answer.supported is True
+    assert check_countdown(result.answer.text, (2, 3, 4), 24).ok
+    first = {then for _, then in moves(puzzle.start)}
+    states = [puzzle.left(t.work.messages[-1].content.splitlines()[2:]) for t in threads if t.work.role == "valuer"]
+    assert {state for state in states if state and len(state) == 2} == first
+    assert len([state for state in states if state and len(state) == 2]) == len(first), "a state was valued twice"
