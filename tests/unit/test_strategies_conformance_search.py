@@ -41,6 +41,7 @@ class Counting:
         return Reply(f"<answer>{rng.randrange(4)}</answer>", seconds, score=score, verdict=verdict)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "strategy",
     [

@@ -115,6 +115,7 @@ def roles(run: Simulation) -> Counter[str]:
     return Counter(key.partition("/")[0] for key in run.started)
 
 
+@pytest.mark.slow
 def test_exhaustive_search_merges_states_and_finds_the_same() -> None:
     """Every legal step of three numbers: with merging far fewer expansions, and the same answers."""
     saved = []
