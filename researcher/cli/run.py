@@ -44,7 +44,7 @@ def run(
     budget_cost: Annotated[float | None, typer.Option(help="Most dollars, where prices are known.")] = None,
     seed: Annotated[int | None, typer.Option(help="The only randomness of the strategy.")] = None,
     tool: Annotated[list[str] | None, typer.Option(help="A tool the threads may call; again for more.")] = None,
-    verifier: Annotated[str | None, typer.Option(help="exact, numeric, countdown, game24")] = None,
+    verifier: Annotated[str | None, typer.Option(help="exact, numeric, countdown, game24, judge, ...")] = None,
     gold: Annotated[str | None, typer.Option(help="The right answer, for a verifier.")] = None,
     numbers: Annotated[str | None, typer.Option(help="A Countdown problem: the numbers, like 3,5,8.")] = None,
     target: Annotated[int | None, typer.Option(help="A Countdown problem: the target.")] = None,
