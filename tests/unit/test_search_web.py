@@ -219,7 +219,7 @@ async def test_the_tool_is_opened_from_the_settings_with_the_documents_of_the_ru
         ({"backends": "arxiv"}, r"\[search\] backends"),
         ({"backends": ["arxiv"], "results": 0}, r"\[search\] results"),
         ({"backends": ["documents"]}, "--docs FOLDER"),
-        ({"backends": ["gogle"]}, "There is no search 'gogle'"),
+        ({"backends": ["gogle"]}, "There is no search backend 'gogle'"),
         ({"backends": ["arxiv"], "arxiv": {"intervall": 1}}, r"\[search.arxiv\] has no option 'intervall'"),
     ],
 )

@@ -11,22 +11,24 @@ from typing import Any
 from researcher.errors import UserError
 
 
+@cache  # to look through all installed packages takes eight milliseconds, and every run opens its tools and verifiers
+def _installed(look: Callable[..., Iterable[EntryPoint]], group: str) -> tuple[EntryPoint, ...]:
+    return tuple(look(group=group))
+
+
 def names(group: str, built_in: dict[str, str]) -> list[str]:
     """The names of this group: what this package has and what others install, sorted."""
-    return sorted({*built_in, *(point.name for point in entry_points(group=group))})
+    return sorted({*built_in, *(point.name for point in _installed(entry_points, group))})
 
 
-@cache  # to look through all installed packages takes eight milliseconds, and every run asks for its verifiers
-def _found(look: Callable[..., Iterable[EntryPoint]], group: str, name: str) -> tuple[EntryPoint, ...]:
-    return tuple(look(group=group, name=name))
+def load(group: str, name: str, *, what: str, built_in: dict[str, str]) -> Any:
+    """The object under a name; an installed one stands before a built-in. Raises UserError with the nearest names.
 
-
-def load(group: str, name: str, *, built_in: dict[str, str]) -> Any:
-    """The object under a name; an installed one stands before a built-in. Raises UserError with the nearest names."""
-    what = group.rpartition(".")[2].removesuffix("s")
-    points = _found(entry_points, group, name)
+    `what`: the field's word for such an object, for the error.
+    """
+    points = [point for point in _installed(entry_points, group) if point.name == name]
     if not points and name in built_in:
-        points = (EntryPoint(name, built_in[name], group),)
+        points = [EntryPoint(name, built_in[name], group)]
     if not points:
         known = names(group, built_in)
         close = difflib.get_close_matches(name, known, 3, 0.5)

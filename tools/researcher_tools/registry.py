@@ -143,7 +143,7 @@ async def open_tools(
             servers = resources.options.get("mcp", {})
             tools |= await stack.enter_async_context(open_named(on_servers, servers))
         for name in (name for name in names if name not in on_servers):
-            found = discovery.load(GROUP, name, built_in=BUILT_IN)
+            found = discovery.load(GROUP, name, what="tool", built_in=BUILT_IN)
             made = await cast(Factory, found)(resources) if inspect.iscoroutinefunction(found) else cast(Tool, found)
             stack.push_async_callback(made.aclose)
             tools[name] = made

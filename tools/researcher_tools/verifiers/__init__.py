@@ -44,7 +44,7 @@ def get_verifier(name: str, *, sandbox: Sandbox | None = None) -> Verifier:
     nearest names, or with what is wrong with the argument.
     """
     bare, colon, argument = name.partition(":")
-    factory = discovery.load(GROUP, bare, built_in=BUILT_IN)
+    factory = discovery.load(GROUP, bare, what="verifier", built_in=BUILT_IN)
     given = {} if sandbox is None or "sandbox" not in inspect.signature(factory).parameters else {"sandbox": sandbox}
     if not colon:
         return cast(Verifier, factory(**given))

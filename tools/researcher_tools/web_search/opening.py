@@ -71,7 +71,7 @@ def open_backends(
     env = os.environ if env is None else env
     opened: list[SearchBackend] = []
     for name in dict.fromkeys(names):
-        factory = cast(Factory, discovery.load(GROUP, name, built_in=BUILT_IN))
+        factory = cast(Factory, discovery.load(GROUP, name, what="search backend", built_in=BUILT_IN))
         table = (options or {}).get(name, {})
         if not isinstance(table, Mapping):
             raise UserError(f"[search] {name} must be a table: [search.{name}].")
