@@ -96,7 +96,8 @@ class Loop:
         self.done, self.journal = 0, Journal(folder / "metrics.jsonl")
         params = {"n": config.group, **config.params} if config.strategy == "vote" else dict(config.params)
         self.rollouts = Rollouts(model, folder / "rollouts", config.strategy, params)
-        self.greedy = Rollouts(model, folder / "evaluation", "chain_of_thought", {"temperature": 0.0})
+        asked = params.get("over_params", {}) if params.get("over", "chain_of_thought") == "chain_of_thought" else {}
+        self.greedy = Rollouts(model, folder / "evaluation", "chain_of_thought", {**asked, "temperature": 0.0})
 
     async def run(self, tell: Callable[[Iteration], None]) -> Iteration | None:
         """The last iteration; each is told as it ends. None where all were done before.
