@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from researcher.cli.output import Output
-from researcher.evals.intervals import wilson
 from researcher.evals.record import Result
 from researcher.evals.table import amount
+from researcher.intervals import wilson
 from researcher.types import VerdictStatus
 
 FRAMES_PER_SECOND = 2.0

@@ -17,8 +17,8 @@ from statistics import fmean
 from typing import Literal, NamedTuple
 
 from researcher.errors import UserError
-from researcher.evals.intervals import Interval, over_seeds, pass_at_k, wilson
 from researcher.evals.record import Result, Sample
+from researcher.intervals import Interval, over_seeds, pass_at_k, wilson
 from researcher.types import VerdictStatus
 
 Method = Literal["majority", "weighted", "best", "any"]

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from researcher import charts
 from researcher.errors import UserError
-from researcher.evals import plot
 from researcher.evals.curves import Curve, curves
 from researcher.evals.folder import Folder
 from researcher.evals.record import Result
@@ -79,25 +79,25 @@ def _largest(results: Iterable[Result]) -> int | None:
 
 def accuracy_chart(rows: Iterable[Row], config: Mapping[str, Any]) -> str:
     """Accuracy against the tokens that were really sampled, a line for each strategy over its budgets."""
-    lines: dict[str, list[plot.Spot]] = {}
+    lines: dict[str, list[charts.Spot]] = {}
     for row in rows:
         if row.accuracy is not None:
-            lines.setdefault(row.strategy, []).append(plot.Spot(row.completion, row.accuracy, *row.interval))
-    series = [plot.Series(name, spots) for name, spots in lines.items()]
-    return plot.chart(series, title=title(config), x_label=TOKENS, y_label=_accuracy(config))
+            lines.setdefault(row.strategy, []).append(charts.Spot(row.completion, row.accuracy, *row.interval))
+    series = [charts.Series(name, spots) for name, spots in lines.items()]
+    return charts.chart(series, title=title(config), x_label=TOKENS, y_label=_accuracy(config))
 
 
 def curve_chart(drawn: Iterable[Curve], config: Mapping[str, Any]) -> str:
     """Accuracy against the tokens of n samples, a line for each way to choose among them."""
     series = [
-        plot.Series(
+        charts.Series(
             f"{curve.strategy}: {curve.method}",
-            [plot.Spot(point.completion, point.accuracy, *point.interval) for point in curve.points],
+            [charts.Spot(point.completion, point.accuracy, *point.interval) for point in curve.points],
         )
         for curve in drawn
     ]
     x_label = "completion tokens of n samples, on average"
-    return plot.chart(series, title=f"{title(config)}: subsampled", x_label=x_label, y_label=_accuracy(config))
+    return charts.chart(series, title=f"{title(config)}: subsampled", x_label=x_label, y_label=_accuracy(config))
 
 
 def _accuracy(config: Mapping[str, Any]) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from researcher.evals.intervals import Interval, over_problems, over_seeds, paired, pass_at_k
 from researcher.evals.record import Result
+from researcher.intervals import Interval, over_problems, over_seeds, paired, pass_at_k
 from researcher.types import VerdictStatus
 
 KS = (1, 2, 4, 8, 16, 32, 64, 128)

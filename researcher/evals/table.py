@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from researcher.evals.curves import Curve
-from researcher.evals.intervals import Interval
 from researcher.evals.savings import Saving
 from researcher.evals.summary import Row, Winner
+from researcher.intervals import Interval
 
 
 class Column(NamedTuple):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from researcher.evals.intervals import T, _t, over_problems, over_seeds, paired, pass_at_k, wilson
+from researcher.intervals import T, _t, over_problems, over_seeds, paired, pass_at_k, wilson
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
+from researcher.charts import Series, Spot, chart
 from researcher.errors import UserError
 from researcher.evals.curves import chosen_right, curves, sizes
 from researcher.evals.folder import Folder
-from researcher.evals.intervals import pass_at_k
-from researcher.evals.plot import Series, Spot, chart
 from researcher.evals.record import Result, Sample
 from researcher.evals.report import write_report
 from researcher.evals.savings import replay, savings
 from researcher.evals.summary import summarise, winners
 from researcher.evals.table import markdown
+from researcher.intervals import pass_at_k
 from researcher.strategies.vote import Vote
 from researcher.types import Outcome, VerdictStatus
 

@@ -50,6 +50,32 @@ def over_problems(runs: Sequence[Sequence[int]]) -> Interval:
     return wilson(share * effective, effective)
 
 
+class Ratio(NamedTuple):
+    """A ratio of sums and its 95 % interval; None where nothing can show how far it is from the truth."""
+
+    value: float
+    interval: Interval | None
+
+
+def over_clusters(clusters: Sequence[tuple[float, float]], *, most: float = math.inf) -> Ratio | None:
+    """Sum of y over sum of x, given by cluster (y_k, x_k), x_k >= 0: tokens by thread, say, of each task.
+
+    The variance is that of a ratio estimate from K clusters (Cochran 1977, ch. 6; the same that `over_problems` takes):
+    K / (K - 1) sum (y_k - r x_k)^2 / (sum x)^2, with Student's t of K - 1. The interval is cut to [0, most]. None
+    where there is nothing to divide by; without an interval where there is one cluster alone.
+    """
+    weight = math.fsum(x for _, x in clusters)
+    if weight <= 0:
+        return None
+    count = sum(x > 0 for _, x in clusters)
+    ratio = math.fsum(y for y, _ in clusters) / weight
+    if count < 2:
+        return Ratio(ratio, None)
+    squares = math.fsum((y - ratio * x) ** 2 for y, x in clusters)
+    half = _t(count - 1) * math.sqrt(count / (count - 1) * squares) / weight
+    return Ratio(ratio, Interval(max(0.0, ratio - half), min(most, ratio + half)))
+
+
 def over_seeds(shares: Sequence[float]) -> Interval | None:
     """Student's interval of the mean of one share for each seed, cut to [0, 1]; None for a single seed.
 
