@@ -25,8 +25,9 @@ class Batch:
     ids, position, sequence: int64; `mask`: bool, sampled by the policy (the first token of a sample never is).
     advantages: float32. sampler: log mu(token), the sampler's word at rollout. old: log pi_old, the trainer's own at
     rollout. reference: log pi_ref. Component weights: `policy` (defaults to the mask), `cross_entropy` and
-    `reference_kl`, each float32, 0 where the component does not count the token.
-    `temperature`: that of sampling, [S].
+    `reference_kl`, each float32, 0 where the component does not count the token; `topk` too, the weights of the KL to
+    a teacher, whose most likely tokens at this place are `topk_ids` and their logprobs `topk_logprobs`, [N, K] each
+    (fewer than K: id -1, logprob -inf). `temperature`: that of sampling, [S].
     """
 
     ids: Tensor
@@ -41,6 +42,9 @@ class Batch:
     policy: Tensor | None = None
     cross_entropy: Tensor | None = None
     reference_kl: Tensor | None = None
+    topk: Tensor | None = None
+    topk_ids: Tensor | None = None
+    topk_logprobs: Tensor | None = None
 
     @classmethod
     def of(cls, samples: Sequence[Sample], advantages: Sequence[NDArray[np.float64]] | None = None) -> Batch:
@@ -86,7 +90,7 @@ class Batch:
     def counted(self) -> Tensor:
         """The tokens that any component counts, [N] bool: only their logprobs are needed."""
         wanted = self.mask.clone() if self.policy is None else self.policy != 0
-        for weights in (self.cross_entropy, self.reference_kl):
+        for weights in (self.cross_entropy, self.reference_kl, self.topk):
             if weights is not None:
                 wanted |= weights != 0
         return wanted & (self.position > 0)
@@ -109,6 +113,11 @@ class Scores(Protocol):
     @property
     def entropy(self) -> Tensor | None:
         """Of the distribution that token n was drawn from, nats, [N], without gradient unless asked; or None."""
+        ...
+
+    @property
+    def topk(self) -> Tensor | None:
+        """log pi of the batch's `topk_ids`, [N, K] with gradient, 0 where the component does not count; or None."""
         ...
 
 

@@ -1,8 +1,9 @@
 """Losses of a training step: `compute_loss(batch, scores, LossConfig.preset("dapo"), denominators)`.
 
-One step mixes three components, each with its own token weights and denominator: policy gradient, cross-entropy (replay
-of good answers, distillation) and KL to a reference. A denominator is that of the whole step, known before its first
-part is computed, so that a step that is split gives the gradient of the step that is not.
+One step mixes four components, each with its own token weights and denominator: policy gradient, cross-entropy (replay
+of good answers), KL to a reference, and KL of a teacher's most likely tokens (distillation). A denominator is that of
+the whole step, known before its first part is computed, so that a step that is split gives the gradient of the step
+that is not.
 
 Notation: m the policy's token weights (its mask), A the advantage, r = exp(log pi - log pi_old), mu the sampler. The
 formulas are those of the papers named at each; value and gradient are compared with TRL's in the tests.
@@ -20,6 +21,7 @@ from torch import Tensor
 from researcher.train.batch import Batch, Scores
 from researcher.train.mismatch import Mismatch, importance
 from researcher.train.segments import segment_mean, segment_sum
+from researcher.train.topk import Tail, topk_kl
 
 Objective = Literal["clip", "cispo", "sapo", "mirror", "masked", "reinforce"]
 Aggregate = Literal["sequence_mean", "token_mean", "constant", "sequence_sum"]
@@ -46,6 +48,7 @@ class LossConfig(BaseModel):
     sapo_negative: float = Field(default=1.05, gt=0.0, description="SAPO's temperature elsewhere")
     tau: float = Field(default=0.1, gt=0.0, description="mirror descent's regularisation (Kimi k1.5)")
     drift: float = Field(default=0.2, gt=0.0, description="masked: how far pi may leave mu (prime-rl: 0.2)")
+    tail: Tail = Field(default="bucket", description="top-k KL: what becomes of the teacher's other tokens")
     drift_penalty: float = Field(default=1e-3, ge=0.0, description="masked: weight of (log pi - log mu)^2")
 
     @classmethod
@@ -76,6 +79,7 @@ class Denominators:
     entropy: float = 0.0
     cross_entropy: float = 0.0
     reference_kl: float = 0.0
+    topk: float = 0.0
 
     @classmethod
     def of(cls, batch: Batch, config: LossConfig) -> Self:
@@ -88,7 +92,7 @@ class Denominators:
             "token_mean": tokens,
             "constant": float(batch.samples * config.length),
         }[config.aggregate]
-        return cls(policy, tokens, _total(batch.cross_entropy), _total(batch.reference_kl))
+        return cls(policy, tokens, *map(_total, (batch.cross_entropy, batch.reference_kl, batch.topk)))
 
     def __add__(self, other: Denominators) -> Denominators:
         return Denominators(
@@ -96,6 +100,7 @@ class Denominators:
             self.entropy + other.entropy,
             self.cross_entropy + other.cross_entropy,
             self.reference_kl + other.reference_kl,
+            self.topk + other.topk,
         )
 
 
@@ -128,6 +133,11 @@ def compute_loss(batch: Batch, scores: Scores, config: LossConfig, whole: Denomi
     if batch.reference_kl is not None and whole.reference_kl > 0:
         kl = k3(scores.logprobs, _needed(batch.reference, "reference logprobs"))
         parts["reference_kl"] = (kl * batch.reference_kl).sum() / whole.reference_kl
+    if batch.topk is not None and whole.topk > 0:
+        at = batch.topk != 0
+        student = _needed(scores.topk, "the policy's word on the teacher's tokens")[at]
+        kl = topk_kl(student, _needed(batch.topk_logprobs, "the teacher's logprobs")[at], config.tail)
+        parts["topk"] = (kl * batch.topk[at]).sum() / whole.topk
     if not parts:
         raise ValueError("the batch has neither advantages nor weights of another component: there is nothing to learn")
     value = torch.stack(list(parts.values())).sum()

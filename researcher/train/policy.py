@@ -18,10 +18,11 @@ CHUNK = 2**22
 
 
 class Scored(NamedTuple):
-    """Logprobs and entropies of a batch, [N] each."""
+    """Logprobs and entropies of a batch, [N] each; `topk`: of the batch's candidates, [N, K]."""
 
     logprobs: Tensor
     entropy: Tensor | None = None
+    topk: Tensor | None = None
 
 
 class LanguagePolicy:
@@ -51,13 +52,16 @@ class LanguagePolicy:
         order = torch.argsort(torch.cat(places)).to(self.device)
         logprobs = torch.cat([scored.logprobs for _, scored in parts])[order]
         entropies = [scored.entropy for _, scored in parts if scored.entropy is not None]
-        return Scored(logprobs, torch.cat(entropies)[order] if entropies else None)
+        topk = [scored.topk for _, scored in parts if scored.topk is not None]
+        return Scored(
+            logprobs, torch.cat(entropies)[order] if entropies else None, torch.cat(topk)[order] if topk else None
+        )
 
     def score_row(self, row: Row, batch: Batch, *, entropy: bool = False) -> Scored:
         """Logprobs of the tokens of one row's samples; `batch` holds these samples alone."""
         wanted = batch.counted()
         at = row.before(batch.position)[wanted].to(self.device)
-        targets = batch.ids[wanted].to(self.device)
+        targets = _targets(batch)[wanted].to(self.device)
         temperature = batch.temperature[batch.sequence[wanted]].to(self.device)
         with self._computing():
             hidden = self._hidden(row)[at]
@@ -65,12 +69,15 @@ class LanguagePolicy:
             self._chunk(hidden[part], targets[part], temperature[part], entropy)
             for part in _parts(len(at), self._head().weight.shape[0])
         ]
-        blank = torch.zeros(len(batch.ids), dtype=torch.float32, device=self.device)
         places = wanted.nonzero().squeeze(-1).to(self.device)
-        if not found:
-            return Scored(blank, blank if entropy else None)
-        logprobs = blank.index_put((places,), torch.cat([p for p, _ in found]))
-        return Scored(logprobs, blank.index_put((places,), torch.cat([e for _, e in found])) if entropy else None)
+        blank = torch.zeros(len(batch.ids), targets.shape[1], dtype=torch.float32, device=self.device)
+        logprobs = blank.index_put((places,), torch.cat([p for p, _ in found])) if found else blank
+        topk = None if batch.topk_ids is None else logprobs[:, 1:]
+        if not entropy:
+            return Scored(logprobs[:, 0], None, topk)
+        nothing = blank[:, 0].clone()
+        entropies = nothing.index_put((places,), torch.cat([e for _, e in found])) if found else nothing
+        return Scored(logprobs[:, 0], entropies, topk)
 
     def _hidden(self, row: Row) -> Tensor:
         """What the head is applied to, [L, width]."""
@@ -98,9 +105,9 @@ class LanguagePolicy:
             logits = self._head()(hidden)
         logits = logits.float() / temperature[:, None]
         norm = torch.logsumexp(logits, -1)
-        logprobs = logits.gather(-1, targets[:, None]).squeeze(-1) - norm
+        logprobs = logits.gather(-1, targets) - norm[:, None]
         if not entropy:
-            return logprobs, torch.zeros_like(logprobs)
+            return logprobs, torch.zeros_like(norm)
         return logprobs, norm - (torch.exp(logits - norm[:, None]) * logits).sum(-1)
 
     def _computing(self) -> AbstractContextManager[Any]:
@@ -115,6 +122,12 @@ class LanguagePolicy:
 
     def _head(self) -> Any:
         return self._inner().get_output_embeddings()
+
+
+def _targets(batch: Batch) -> Tensor:
+    """What logprobs are wanted of at each token, [N, 1 + K]: itself, and a teacher's candidates."""
+    own = batch.ids[:, None]
+    return own if batch.topk_ids is None else torch.cat([own, batch.topk_ids.clamp(min=0)], -1)
 
 
 def _parts(count: int, vocabulary: int) -> Iterator[slice]:
