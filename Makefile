@@ -17,7 +17,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export RESEARCHER_VLLM_PYTHON ?= $(if $(wildcard .venv-vllm/bin/python),$(CURDIR)/.venv-vllm/bin/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e check bench bench-documents bench-sandbox vllm-env clean
+.PHONY: help demo test e2e check bench bench-documents bench-sandbox bench-train vllm-env clean
 
 help:
 	@echo "make demo      16 threads and more answer a question from documents, on the embedded model"
@@ -27,6 +27,7 @@ help:
 	@echo "make bench     the benchmarks of the README"
 	@echo "make bench-documents  what an index of 10,000 documents costs (ARGS=500: of 500)"
 	@echo "make bench-sandbox    what a script costs in each sandbox, beside docker run and other projects (ARGS='--rounds 5')"
+	@echo "make bench-train      what a training step costs, beside TRL's GRPOTrainer (ARGS='--rounds 3 --groups 16')"
 	@echo "make vllm-env  a vLLM for the CPU in .venv-vllm (3 GB), for make e2e and --model vllm:NAME"
 	@echo "make clean     removes what the targets made"
 
@@ -55,6 +56,9 @@ bench-documents: $(VENV)/.dev
 bench-sandbox: $(VENV)/.dev $(PEERS_READY)
 	$(BIN)/researcher sandbox build
 	$(BIN)/python -m benchmarks.sandbox $(ARGS)
+
+bench-train: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.train $(ARGS)
 
 vllm-env:
 	PYTHON=$(PYTHON) .ci/vllm-env.sh .venv-vllm
