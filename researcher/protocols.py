@@ -78,10 +78,6 @@ class ToolResult:
     origin: str = ""
 
 
-def _none_earlier() -> Sequence[Mapping[str, Any]]:
-    return ()
-
-
 @dataclass(frozen=True, slots=True)
 class ToolContext:
     """Who calls: the thread, what it was granted, and its past.
@@ -92,7 +88,7 @@ class ToolContext:
 
     thread: str
     granted: frozenset[str] = frozenset()
-    earlier: Callable[[], Sequence[Mapping[str, Any]]] = _none_earlier
+    earlier: Callable[[], Sequence[Mapping[str, Any]]] = tuple
 
 
 class Tool(Protocol):

@@ -33,8 +33,8 @@ from researcher.engine.preflight import (
     check_tools,
     check_verifier,
 )
-from researcher.engine.reasoner import Shared
 from researcher.engine.run import Run, RunResult
+from researcher.engine.shared import Shared
 from researcher.engine.toolbox import Toolbox
 from researcher.errors import UserError
 from researcher.events import BudgetCharged, RunResumed, RunStarted, RunSteered

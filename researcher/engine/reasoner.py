@@ -6,19 +6,17 @@ the last message decides whether tools are to run, the model is to be asked, or 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import anyio
 
 from researcher.engine.boundary import Ending, boundary
-from researcher.engine.budget import Ledger
-from researcher.engine.claims import SourceTexts, claims_of
+from researcher.engine.claims import claims_of
 from researcher.engine.confidence import Watch, token_confidence
-from researcher.engine.journal import Journal
-from researcher.engine.judging import Bench, record
-from researcher.engine.loops import WARN, loop, repeats
-from researcher.engine.toolbox import Caller, Toolbox
+from researcher.engine.judging import record
+from researcher.engine.loops import loop
+from researcher.engine.shared import Shared
+from researcher.engine.tool_calls import ToolCalls
 from researcher.errors import BadResponse, LimitExceeded
 from researcher.events import (
     AnswerProposed,
@@ -27,24 +25,18 @@ from researcher.events import (
     ClaimAdded,
     MessageAdded,
     ThreadFinished,
-    ToolCalled,
-    ToolReturned,
 )
 from researcher.graph.canonical import canonical
-from researcher.protocols import Ask, Model, Progress
+from researcher.protocols import Ask, Progress
 from researcher.strategies.prompts import parse_answer
 from researcher.types import (
-    Capabilities,
     Completion,
     FinishReason,
     Message,
     ModelRequest,
     Outcome,
-    PassageRef,
     Sampling,
-    Task,
     Tokens,
-    ToolCall,
     ToolSpec,
     Usage,
     VerdictStatus,
@@ -57,29 +49,6 @@ MARGIN, SMALLEST_ROOM = 16, 64
 """Tokens left free in the context window, and the least that a call asks for when the estimate leaves less."""
 
 
-@dataclass(slots=True)
-class Shared:
-    """What all threads of a run use."""
-
-    journal: Journal
-    model: Model
-    capabilities: Capabilities
-    ledger: Ledger
-    toolbox: Toolbox
-    task: Task
-    texts: SourceTexts
-    bench: Bench
-    record_tokens: bool = True
-    streaming: bool = False
-    run: str = ""
-    """The run's id, by which tools tell its threads from those of other runs."""
-    draining: Callable[[], bool] = field(default=lambda: False)
-    stopping: anyio.Event = field(default_factory=anyio.Event)
-    """Set when the run drains: whoever waits for a person's word gives up."""
-    calling: dict[str, Progress] = field(default_factory=dict)
-    """Calls in flight by thread, with what they have received."""
-
-
 class Reasoner:
     """Runs one thread of `work` to its ending."""
 
@@ -90,14 +59,13 @@ class Reasoner:
         graph = shared.journal.graph
         self._messages: list[Message] = list(graph.messages(key))
         self._path: list[int] = list(graph.token_path(key))
-        self._passages: dict[int, PassageRef] = {p.n: p for p in graph.passages(key)}
         self._turns = sum(message.role == "assistant" for message in self._messages[graph.given(key) :])
         self._used = graph.usage_of(key).tokens
         self._context = graph.context_of(key)
         self._specs: tuple[ToolSpec, ...] = shared.toolbox.specs(work.tools)
         self._finish = graph.finish_of(key)
         self._watch: Watch | None = None
-        self._left = False
+        self._calls = ToolCalls(shared, key, work)
 
     async def run(self) -> Ending | None:
         """The thread's ending, recorded; None when it was left open because the run drains."""
@@ -107,7 +75,7 @@ class Reasoner:
             with boundary(ending), anyio.move_on_after(seconds) as scope:
                 await self._go(ending)
         finally:
-            await self._shared.toolbox.release(self._unique)
+            await self._calls.release()
         if scope.cancelled_caught:
             ending.outcome, ending.detail = Outcome.EXHAUSTED, f"the thread's limit of {seconds:g} s was reached"
         if ending.outcome is None:
@@ -117,10 +85,6 @@ class Reasoner:
             self._key, ThreadFinished(outcome=ending.outcome, detail=detail, boundary=ending.boundary)
         )
         return ending
-
-    @property
-    def _unique(self) -> str:
-        return f"{self._shared.run}/{self._key}"
 
     async def _go(self, ending: Ending) -> None:
         while True:
@@ -138,9 +102,9 @@ class Reasoner:
                     ending.outcome, ending.detail = Outcome.EXHAUSTED, why
                     return
             if pending := self._shared.journal.graph.pending_tools(self._key):
-                await self._call_tools(pending)
-                if self._left:
+                if not await self._calls.run(pending, self._messages):
                     return
+                self._messages = list(self._shared.journal.graph.messages(self._key))
                 continue
             if self._shared.draining():
                 return
@@ -303,42 +267,6 @@ class Reasoner:
             weights=completion.weight_spans,
         )
 
-    async def _call_tools(self, pending: tuple[ToolCall, ...]) -> None:
-        if len(pending) == 1:
-            await self._call_tool(pending[0])
-        else:
-            async with anyio.create_task_group() as group:
-                for call in pending:
-                    group.start_soon(self._call_tool, call)
-        self._messages = list(self._shared.journal.graph.messages(self._key))
-
-    async def _call_tool(self, call: ToolCall) -> None:
-        journal = self._shared.journal
-        journal.add(self._key, ToolCalled(call_id=call.id, name=call.name, arguments=call.arguments))
-        granted = frozenset(self._work.tools)
-        if call.name in granted and repeats(self._messages, call.name, call.arguments) > WARN:  # this message counts
-            text = "You made this very call before; its result stands above. Use it, or ask for something else."
-            journal.add(self._key, ToolReturned(call_id=call.id, name=call.name, status="error", content=text))
-            return
-        graph, key = journal.graph, self._key
-        caller = Caller(
-            thread=key,
-            unique=self._unique,
-            granted=granted,
-            earlier=lambda tool: graph.done(key, tool),
-            origins=lambda: graph.origins(key),
-            stopping=self._shared.stopping,
-        )
-        returned = await self._shared.toolbox.call(call, caller)
-        if returned is None:  # the run stopped while somebody was asked; whoever resumes it is asked again
-            self._left = True
-            return
-        body, sources = returned
-        for source in sources:
-            journal.store.put_blob(source.data)
-        journal.add(self._key, body)
-        self._passages.update((passage.n, passage) for passage in body.passages)
-
     async def _conclude(self, final: Message, ending: Ending) -> None:
         """Read the final message: claims with their evidence, the proposed answer, the verifier's word."""
         journal, shared = self._shared.journal, self._shared
@@ -348,7 +276,7 @@ class Reasoner:
         info = journal.graph.thread(self._key)
         answer = parse_answer(final.content)
         if info is not None and info.answer is None:
-            for claim in claims_of(final.content, self._passages, shared.texts):
+            for claim in claims_of(final.content, self._calls.passages, shared.texts):
                 journal.add(self._key, ClaimAdded(claim=claim))
             if answer is not None:
                 journal.add(self._key, AnswerProposed(text=answer, canonical=canonical(answer)))

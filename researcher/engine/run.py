@@ -16,7 +16,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from researcher.engine.boundary import BUDGET
-from researcher.engine.reasoner import Reasoner, Shared
+from researcher.engine.reasoner import Reasoner
+from researcher.engine.shared import Shared
 from researcher.errors import BudgetExceeded, ResearcherError, StoreError
 from researcher.events import (
     AnswerAccepted,
