@@ -15,7 +15,7 @@ from rich.text import Text
 
 from researcher.cli.output import counted, safe
 from researcher.engine.run import RunStats
-from researcher.protocols import BudgetLeft
+from researcher.views import BudgetLeft
 
 FRAMES_PER_SECOND = 4.0
 SECONDS_PER_LINE = 5.0

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import anyio
 
 from researcher.errors import BudgetExceeded
-from researcher.protocols import BudgetLeft
 from researcher.types import Budget, Usage
+from researcher.views import BudgetLeft
 
 DEFAULT_MAX_TOKENS = 2048
 """Tokens a call holds, and is limited to, when neither the work nor the budget says."""

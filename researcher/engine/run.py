@@ -29,8 +29,9 @@ from researcher.events import (
     ThreadStarted,
 )
 from researcher.graph import ThoughtGraph
-from researcher.protocols import BudgetLeft, Plan, StateKey, Strategy, View
+from researcher.protocols import StateKey, Strategy
 from researcher.types import Answer, Outcome, Usage, Work
+from researcher.views import BudgetLeft, Plan, View
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, get_args
 
 from researcher.evals.record import Result, Sample
-from researcher.protocols import BudgetLeft
 from researcher.strategies.vote import Vote
 from researcher.testing.simulate import UNLIMITED, Reply, Simulation, simulate
 from researcher.types import Outcome, Task, VerdictStatus, Work
+from researcher.views import BudgetLeft
 
 Stop = Literal["lossless", "beta"]
 STOPS: tuple[Stop, ...] = get_args(Stop)

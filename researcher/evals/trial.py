@@ -18,10 +18,11 @@ from researcher.evals.problem import Grader, Problem
 from researcher.evals.record import Key, Result, Sample
 from researcher.evals.variants import Variant
 from researcher.graph import ThoughtGraph
-from researcher.protocols import Model, Store, ThreadInfo, Verifier
+from researcher.protocols import Model, Store, Verifier
 from researcher.store import RunStore
 from researcher.testing.memory_store import MemoryStore
 from researcher.types import Budget, FinishReason, Outcome, Verdict, VerdictStatus
+from researcher.views import ThreadInfo
 
 BOUNDARIES = ("model", "tool", "sandbox", "store", "engine", BUDGET)
 """What can end a thread from outside."""

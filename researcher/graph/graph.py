@@ -12,8 +12,8 @@ from researcher.graph.fold import apply
 from researcher.graph.nodes import RUN, EdgeKind, MessageNode
 from researcher.graph.state import State
 from researcher.graph.threads import ThreadState
-from researcher.protocols import ClaimInfo, ThreadInfo
 from researcher.types import Answer, FinishReason, Message, Outcome, PassageRef, ToolCall, Usage, Work
+from researcher.views import ClaimInfo, ThreadInfo
 
 
 @dataclass(frozen=True, slots=True)

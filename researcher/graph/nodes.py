@@ -13,8 +13,8 @@ from typing import NamedTuple
 import msgspec
 
 from researcher.graph.canonical import canonical_text
-from researcher.protocols import ClaimInfo
 from researcher.types import Evidence, FinishReason, Message, SourceRef
+from researcher.views import ClaimInfo
 
 RUN = "run"
 """The id of the run's node."""

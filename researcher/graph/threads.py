@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from researcher.graph.nodes import MessageNode, ToolCallNode, thread_id
-from researcher.protocols import ThreadInfo
 from researcher.types import FinishReason, Message, Outcome, PassageRef, Tokens, ToolCall, Usage, Verdict, Work
+from researcher.views import ThreadInfo
 
 
 class Meter:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from researcher.errors import StoreError
 from researcher.graph import ThoughtGraph
 from researcher.graph.quotes import find_quote
-from researcher.protocols import ClaimInfo
 from researcher.report.why import source_name
 from researcher.types import Evidence
+from researcher.views import ClaimInfo
 
 GetBlob = Callable[[str], bytes]
 

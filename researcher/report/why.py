@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from researcher.graph import ThoughtGraph
 from researcher.graph.nodes import EdgeKind, NodeKind, ToolCallNode, source_id
-from researcher.protocols import ClaimInfo
+from researcher.views import ClaimInfo
 
 NAMES = 6
 """Threads or calls of one line; the rest is counted."""

@@ -16,12 +16,12 @@ from researcher.errors import UserError
 from researcher.graph import ThoughtGraph
 from researcher.graph.export import node_link
 from researcher.graph.nodes import NodeKind
-from researcher.protocols import ClaimInfo, ThreadInfo
 from researcher.report.citations import CitationCheck, GetBlob, check_citations
 from researcher.report.why import reads, why
 from researcher.report.writer import how_sure
 from researcher.store import RunReader, run_path
 from researcher.store.runs import summary
+from researcher.views import ClaimInfo, ThreadInfo
 
 TEXT = 2_000
 """Characters of one text."""

@@ -7,12 +7,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from researcher.protocols import Plan, ThreadInfo, View
 from researcher.strategies.base import Parameters, failure, seed_of
 from researcher.strategies.prompts import answer_prompt
 from researcher.strategies.revision import rewrite, settle
 from researcher.strategies.thompson import Branch, Forest, Prior
 from researcher.types import Work
+from researcher.views import Plan, ThreadInfo, View
 
 BLIND = 8
 """Answers without a score after which a search that never had one gives up."""

@@ -25,7 +25,7 @@ from msgspec.structs import replace as renamed
 from pydantic import Field
 
 from researcher.errors import UserError
-from researcher.protocols import Plan, Strategy, ThreadInfo, View
+from researcher.protocols import Strategy
 from researcher.strategies.base import Parameters, conclude, failure, wants_support
 from researcher.strategies.offer import Difficulty, Offer
 from researcher.strategies.revision import is_right, value
@@ -33,6 +33,7 @@ from researcher.strategies.scoped import Scopes
 from researcher.strategies.vote import GROUP, Vote
 from researcher.strategies.votes import tally
 from researcher.types import Outcome, VerdictStatus
+from researcher.views import Plan, ThreadInfo, View
 
 NAME = "auto"
 SAMPLES = "samples"

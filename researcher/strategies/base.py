@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from researcher.protocols import GraphView, ThreadInfo, View
 from researcher.strategies.prompts import Prompt
 from researcher.types import Answer, Message, Outcome, Sampling, Task, ThreadLimits, VerdictStatus, Work
+from researcher.views import GraphView, ThreadInfo, View
 
 
 class Parameters(BaseModel):

@@ -16,10 +16,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from researcher.protocols import View
 from researcher.strategies.levels import Levels, LevelSearch, Ranked, Slot, child
 from researcher.strategies.solutions import MOST
 from researcher.strategies.steps import Node
+from researcher.views import View
 
 
 class Beam(LevelSearch):

@@ -14,13 +14,13 @@ from msgspec.structs import replace
 from pydantic import Field, model_validator
 
 from researcher.errors import UserError
-from researcher.protocols import Plan, ThreadInfo, View
 from researcher.strategies.base import conclude, failure, wants_support
 from researcher.strategies.candidates import Candidate, Candidates, StepCandidates
 from researcher.strategies.chain_of_thought import Chain, ChainOfThought, Sampler
 from researcher.strategies.steps import Aggregate, StepParameters
 from researcher.strategies.vote import GROUP
 from researcher.types import Work
+from researcher.views import Plan, ThreadInfo, View
 
 STEPS = "chain"
 

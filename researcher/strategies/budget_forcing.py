@@ -15,10 +15,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from researcher.protocols import Plan, ThreadInfo, View
 from researcher.strategies.base import Parameters, conclude, failure, seed_of, wants_support
 from researcher.strategies.prompts import answer_prompt
 from researcher.types import FinishReason, Message, Outcome, Sampling, ThreadLimits, Work
+from researcher.views import Plan, ThreadInfo, View
 
 NAME = "force"
 BROKEN = (Outcome.FAILED, Outcome.REFUSED, Outcome.CANCELLED)

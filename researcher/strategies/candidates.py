@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple, Self
 
-from researcher.protocols import ThreadInfo, View
 from researcher.strategies.revision import is_right, value
 from researcher.strategies.steps import Aggregate, Node, StepTree
 from researcher.strategies.votes import Ballot, Ballots
+from researcher.views import ThreadInfo, View
 
 MOST = 1.0
 """The score that none exceeds."""

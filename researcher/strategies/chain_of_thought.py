@@ -7,10 +7,10 @@ from typing import Literal, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from researcher.errors import UserError
-from researcher.protocols import Plan, View
 from researcher.strategies.base import Parameters, conclude, failure, wants_support
 from researcher.strategies.prompts import Prompt, answer_prompt, parse_answer
 from researcher.types import Message, Task, Work
+from researcher.views import Plan, View
 
 KEY = "cot"
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 
-from researcher.protocols import ThreadInfo, View
 from researcher.strategies.revision import is_right
+from researcher.views import ThreadInfo, View
 
 Over = Callable[[list[ThreadInfo]], bool]
 """Whether a chain whose threads have all ended is over."""

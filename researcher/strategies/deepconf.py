@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Literal
 
-from researcher.protocols import ThreadInfo
 from researcher.strategies.votes import Ballot, Tally, ThreadBallots
+from researcher.views import ThreadInfo
 
 Measure = Literal["mean", "tail", "bottom", "lowest"]
 """Of all tokens; of the last window; of the least confident tenth of the groups; of the least confident group."""

@@ -14,11 +14,11 @@ from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from researcher.protocols import Plan, View
 from researcher.strategies.levels import Slot
 from researcher.strategies.solutions import MOST, Choice, SearchParameters, Solutions
 from researcher.strategies.steps import Node, StepTree, child_key
 from researcher.types import Work
+from researcher.views import Plan, View
 
 LOOK = "look"
 """The number of a lookahead step among its parent's children."""

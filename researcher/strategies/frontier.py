@@ -14,11 +14,11 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Literal, Protocol
 
-from researcher.protocols import ThreadInfo, View
 from researcher.strategies.prompts import parse_answer, parse_choice, parse_lines, parse_value
 from researcher.strategies.revision import is_right
 from researcher.strategies.steps import Aggregate, Node
 from researcher.types import Outcome, VerdictStatus
+from researcher.views import ThreadInfo, View
 
 VALUES = {"sure": 20.0, "likely": 1.0, "impossible": 0.001}
 """What Tree of Thoughts' words are worth; a state's value is their sum over the samples."""

@@ -10,7 +10,6 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from researcher.protocols import Plan, ThreadInfo, View
 from researcher.strategies.base import Parameters, failure
 from researcher.strategies.operations import (
     JUDGING,
@@ -30,6 +29,7 @@ from researcher.strategies.prompts import answer_prompt
 from researcher.strategies.revision import is_right, rewrite, settle, value
 from researcher.strategies.thoughts import Job, Judge, Thoughts
 from researcher.types import Task, Work
+from researcher.views import Plan, ThreadInfo, View
 
 NAME = "graph"
 PLAN = (Generate(n=8), Score(), KeepBest(n=3), Aggregate(n=4), ValidateAndImprove(rounds=2), Score())

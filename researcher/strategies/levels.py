@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from researcher.protocols import Plan, View
 from researcher.strategies.solutions import Choice, SearchParameters, Solutions
 from researcher.strategies.steps import Node, StepTree, child_key
 from researcher.types import Work
+from researcher.views import Plan, View
 
 
 class Slot(NamedTuple):

@@ -14,11 +14,11 @@ from typing import Literal
 from msgspec.structs import replace
 from pydantic import Field, ValidationInfo, field_validator
 
-from researcher.protocols import Plan, View
 from researcher.strategies.base import conclude, failure, wants_support
 from researcher.strategies.search import ROLLOUT, Entry, State, Table, priors, puct, uct
 from researcher.strategies.steps import StepParameters
 from researcher.types import Outcome, Work
+from researcher.views import Plan, View
 
 SPREAD = 8
 """Many expansions in flight have at least this many parents: none has more than its share, or two."""

@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from researcher.protocols import Strategy, View
+from researcher.protocols import Strategy
 from researcher.strategies.best_of_n import BestOfN
 from researcher.strategies.load import load_strategy, strategy_class
 from researcher.strategies.steps import StepParameters
 from researcher.strategies.vote import Vote
+from researcher.views import View
 
 Difficulty = Literal["easy", "medium", "hard"]
 

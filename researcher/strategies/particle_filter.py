@@ -17,11 +17,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from researcher.protocols import View
 from researcher.strategies.base import seed_of
 from researcher.strategies.levels import Levels, LevelSearch, Slot, child
 from researcher.strategies.solutions import Choice
 from researcher.strategies.steps import Node
+from researcher.views import View
 
 CLIP = 1e-7
 """Scores and probabilities are kept this far from 0 and 1 (its_hub)."""

@@ -7,9 +7,9 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from researcher.protocols import ThreadInfo, View
 from researcher.strategies.base import seed_of
 from researcher.strategies.revision import is_right
+from researcher.views import ThreadInfo, View
 
 Member = tuple[int, int]
 """Round and place in the population, from 0."""

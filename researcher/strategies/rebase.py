@@ -16,9 +16,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from researcher.protocols import View
 from researcher.strategies.levels import Levels, LevelSearch, Slot, child
 from researcher.strategies.steps import Node
+from researcher.views import View
 
 ROUNDING = 1e-9
 """What a share may exceed a whole number by, and still count as that number."""

@@ -13,13 +13,13 @@ from pydantic import Field, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
 from researcher.errors import UserError
-from researcher.protocols import Plan, ThreadInfo, View
 from researcher.strategies.base import Parameters, failure
 from researcher.strategies.chains import Chains
 from researcher.strategies.prompts import answer_prompt
 from researcher.strategies.revision import is_right, rewrite, settle, value
 from researcher.strategies.votes import tally
 from researcher.types import Outcome, Work
+from researcher.views import Plan, ThreadInfo, View
 
 NAME = "refine"
 Pick = Literal["last", "majority", "best"]

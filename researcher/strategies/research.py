@@ -14,7 +14,6 @@ from typing import Literal, NamedTuple
 import msgspec
 from pydantic import Field
 
-from researcher.protocols import Plan, ThreadInfo, View
 from researcher.strategies.base import Parameters, conclude, failure, seed_of, support, wants_support
 from researcher.strategies.grounding import strangers
 from researcher.strategies.prompts import (
@@ -28,6 +27,7 @@ from researcher.strategies.prompts import (
 )
 from researcher.strategies.votes import Polls, Tally, ThreadBallots, tally
 from researcher.types import Answer, Outcome, Work
+from researcher.views import Plan, ThreadInfo, View
 
 NAME = "research"
 PLAN = "plan"

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from researcher.protocols import ThreadInfo, View
 from researcher.strategies.base import Parameters, conclude, support, wants_support
 from researcher.strategies.prompts import Prompt, aggregate_prompt, revise_prompt
 from researcher.types import Answer, Task, VerdictStatus, Work
+from researcher.views import ThreadInfo, View
 
 
 def reading(question: str, attempts: Sequence[ThreadInfo]) -> Prompt:

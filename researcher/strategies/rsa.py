@@ -13,13 +13,13 @@ from pydantic import Field, field_validator
 from pydantic_core.core_schema import ValidationInfo
 
 from researcher.errors import UserError
-from researcher.protocols import Plan, ThreadInfo, View
 from researcher.strategies.base import Parameters, failure
 from researcher.strategies.population import Member, Rounds, key_of
 from researcher.strategies.prompts import answer_prompt
 from researcher.strategies.revision import rewrite, settle
 from researcher.strategies.votes import tally
 from researcher.types import Work
+from researcher.views import Plan, ThreadInfo, View
 
 NAME = "rsa"
 

@@ -6,10 +6,11 @@ import heapq
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from researcher.protocols import Plan, Strategy, View
+from researcher.protocols import Strategy
 from researcher.strategies.scoped import Scopes
 from researcher.strategies.votes import Ballot, Ballots, Tally
 from researcher.types import Answer, Work
+from researcher.views import Plan, View
 
 
 class Round(NamedTuple):

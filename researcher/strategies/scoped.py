@@ -15,9 +15,10 @@ from typing import Any
 
 from msgspec.structs import replace as renamed
 
-from researcher.protocols import ClaimInfo, GraphView, Plan, Strategy, ThreadInfo, View
+from researcher.protocols import Strategy
 from researcher.strategies.base import seed_of
 from researcher.types import Work
+from researcher.views import ClaimInfo, GraphView, Plan, ThreadInfo, View
 
 
 class Scope:

@@ -15,11 +15,11 @@ import random
 from collections.abc import Callable, Hashable, Iterator
 from typing import Literal
 
-from researcher.protocols import ThreadInfo, View
 from researcher.strategies.base import seed_of
 from researcher.strategies.revision import is_right, value
 from researcher.strategies.steps import Aggregate, Node
 from researcher.types import Outcome
+from researcher.views import ThreadInfo, View
 
 UNIT = 1 << 40
 """A value of 1 in the integer sums."""

@@ -9,11 +9,11 @@ from typing import ClassVar, Literal, NamedTuple
 from msgspec.structs import replace
 from pydantic import Field
 
-from researcher.protocols import Plan, View
 from researcher.strategies.base import conclude, wants_support
 from researcher.strategies.steps import Node, StepParameters, StepTree
 from researcher.strategies.votes import Tally
 from researcher.types import Outcome, VerdictStatus, Work
+from researcher.views import Plan, View
 
 Choice = Literal["naive", "weighted", "majority"]
 """The answer of the best score, of the largest sum of scores, or of the most solutions."""

@@ -13,10 +13,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from researcher.protocols import ThreadInfo, View
 from researcher.strategies.base import Parameters, seed_of
 from researcher.strategies.prompts import step_prompt
 from researcher.types import Message, Outcome, Sampling, ThreadLimits, Work
+from researcher.views import ThreadInfo, View
 
 Aggregate = Literal["last", "min", "prod", "mean"]
 """How the scores of a solution's steps make one: `last` is the common default of process reward models."""

@@ -14,10 +14,10 @@ from itertools import chain
 from random import Random
 from typing import Literal
 
-from researcher.protocols import ThreadInfo, View
 from researcher.strategies.revision import is_right, value
 from researcher.strategies.search import UNIT
 from researcher.types import Outcome
+from researcher.views import ThreadInfo, View
 
 Prior = Literal["gaussian", "beta"]
 

@@ -11,7 +11,6 @@ import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from researcher.protocols import ThreadInfo, View
 from researcher.strategies.base import seed_of
 from researcher.strategies.operations import (
     Aggregate,
@@ -24,6 +23,7 @@ from researcher.strategies.operations import (
     widths,
 )
 from researcher.strategies.revision import is_right
+from researcher.views import ThreadInfo, View
 
 Thought = ThreadInfo | None
 """A thread with an answer; None where the lane has ended without one."""

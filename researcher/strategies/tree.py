@@ -11,7 +11,6 @@ from typing import Literal
 from msgspec.structs import replace
 from pydantic import Field, ValidationInfo, field_validator
 
-from researcher.protocols import Plan, ThreadInfo, View
 from researcher.strategies.base import failure
 from researcher.strategies.frontier import VALUES, Frontier, Job, Thought
 from researcher.strategies.prompts import (
@@ -25,6 +24,7 @@ from researcher.strategies.prompts import (
 from researcher.strategies.revision import is_right, settle
 from researcher.strategies.steps import StepParameters
 from researcher.types import Message, Outcome, VerdictStatus, Work
+from researcher.views import Plan, ThreadInfo, View
 
 CLOSE = "</answer>"
 FATES = {"illegal": "were no legal steps", "merged": "came to known states", "dropped": "were given up"}

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from msgspec.structs import replace
 
-from researcher.protocols import Plan, Strategy, ThreadInfo, View
+from researcher.protocols import Strategy
 from researcher.strategies.base import conclude, conclude_runs, failure, wants_support
 from researcher.strategies.chain_of_thought import ChainOfThought, Sampler
 from researcher.strategies.deepconf import ETA, TOP, OnlineBallots, keep_best, trace_confidence
@@ -21,6 +21,7 @@ from researcher.strategies.runs import Runs
 from researcher.strategies.vote_rules import Decision, VoteRules
 from researcher.strategies.votes import Polls, ThreadBallots
 from researcher.types import Answer, Confidence, Work
+from researcher.views import Plan, ThreadInfo, View
 
 GROUP = "vote"
 

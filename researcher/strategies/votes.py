@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Generic, NamedTuple, TypeVar
 
-from researcher.protocols import ThreadInfo, View
+from researcher.views import ThreadInfo, View
 
 T = TypeVar("T")
 

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from researcher.protocols import ClaimInfo, GraphView, Plan, Strategy, ThreadInfo, View
+from researcher.protocols import Strategy
 from researcher.testing.simulate import Reply, Simulation, simulate
 from researcher.types import Task, Work
+from researcher.views import ClaimInfo, GraphView, Plan, ThreadInfo, View
 
 T = TypeVar("T")
 

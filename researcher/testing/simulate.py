@@ -24,7 +24,7 @@ from researcher.events import (
 )
 from researcher.graph import ThoughtGraph
 from researcher.graph.canonical import canonical
-from researcher.protocols import BudgetLeft, Plan, Strategy, View
+from researcher.protocols import Strategy
 from researcher.strategies.prompts import parse_answer
 from researcher.types import (
     Answer,
@@ -39,6 +39,7 @@ from researcher.types import (
     VerdictStatus,
     Work,
 )
+from researcher.views import BudgetLeft, Plan, View
 
 UNLIMITED = BudgetLeft(None, None, None, None, spendable=True, exhausted=False)
 

@@ -11,9 +11,10 @@ from dataclasses import replace
 
 from researcher.events import Event, RunStarted
 from researcher.graph import ThoughtGraph
-from researcher.protocols import BudgetLeft, Plan, Strategy, View
+from researcher.protocols import Strategy
 from researcher.testing.simulate import UNLIMITED, Reply, Simulation, simulate
 from researcher.types import Outcome, Task, Work
+from researcher.views import BudgetLeft, Plan, View
 
 Respond = Callable[[Work], Reply]
 SLOTS = (1, 3, 10_000)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from researcher.graph import ThoughtGraph
 from researcher.graph.nodes import thread_id
-from researcher.protocols import ThreadInfo
 from researcher.train.sample import Credit
 from researcher.types import VerdictStatus
+from researcher.views import ThreadInfo
 
 CONTRADICTED = "contradicted"
 UPHELD = ("supported", "unverified", None)

@@ -20,10 +20,10 @@ import msgspec
 
 from researcher.events import Event, MessageAdded, RunResumed, RunStarted, Scored, ThreadFinished
 from researcher.graph import ThoughtGraph
-from researcher.protocols import ThreadInfo
 from researcher.train.credit import CreditOf
 from researcher.train.sample import NodeSpan, Sample, VersionSpan
 from researcher.types import FinishReason, Message, Outcome, Task, Tokens
+from researcher.views import ThreadInfo
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 

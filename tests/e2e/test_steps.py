@@ -12,7 +12,6 @@ import pytest
 
 from researcher import Orchestrator
 from researcher.events import Event, MessageAdded
-from researcher.protocols import Plan, ThreadInfo, View
 from researcher.strategies.prompts import answer_prompt
 from researcher.types import (
     Budget,
@@ -27,6 +26,7 @@ from researcher.types import (
     ThreadLimits,
     Work,
 )
+from researcher.views import Plan, ThreadInfo, View
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.anyio]
 

@@ -9,9 +9,9 @@ import pytest
 
 from researcher import Orchestrator
 from researcher.models.endpoint import Endpoint
-from researcher.protocols import ThreadInfo
 from researcher.strategies.load import load_strategy, strategy_names
 from researcher.types import Budget, Outcome, Task, VerdictStatus
+from researcher.views import ThreadInfo
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.anyio]
 

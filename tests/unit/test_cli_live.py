@@ -10,8 +10,8 @@ from researcher.cli.drive import Exit, exit_code
 from researcher.cli.live import summary
 from researcher.cli.output import Output, counted, safe, spent
 from researcher.engine.run import RunResult, RunStats
-from researcher.protocols import BudgetLeft
 from researcher.types import Answer, Outcome, Usage
+from researcher.views import BudgetLeft
 
 LEFT = BudgetLeft(4000, None, 20.4, None, spendable=True, exhausted=False)
 STATS = RunStats(

@@ -11,7 +11,7 @@ from researcher import Orchestrator
 from researcher.engine.confidence import Watch, token_confidence
 from researcher.errors import ConnectFault, UserError
 from researcher.events import BudgetCharged, CallStarted, Event, Scored
-from researcher.protocols import Ask, Plan, View
+from researcher.protocols import Ask
 from researcher.store import RunReader, run_path
 from researcher.strategies.steps import StepParameters, StepTree
 from researcher.testing.scripted_model import ScriptedModel
@@ -31,6 +31,7 @@ from researcher.types import (
     Verdict,
     VerdictStatus,
 )
+from researcher.views import Plan, View
 
 pytestmark = pytest.mark.anyio
 TASK = Task(question="Make 24.", tools=())

@@ -33,7 +33,6 @@ from researcher.graph import ThoughtGraph
 from researcher.graph.export import attributes_of
 from researcher.graph.fold import HANDLERS
 from researcher.graph.nodes import EdgeKind, NodeKind, answer_id, call_id, claim_id, source_id, thread_id
-from researcher.protocols import GraphView
 from researcher.testing.events import Entry, interleaved, logs, numbered, threads
 from researcher.types import (
     Answer,
@@ -52,6 +51,7 @@ from researcher.types import (
     VerdictStatus,
     Work,
 )
+from researcher.views import GraphView
 
 PROMPT = (Message(role="system", content="s"), Message(role="user", content="u"))
 SHA = "ab" * 32

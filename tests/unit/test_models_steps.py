@@ -11,13 +11,14 @@ from researcher import Orchestrator
 from researcher.errors import RequestRejected
 from researcher.models.endpoint import Endpoint
 from researcher.models.limiter import AdaptiveLimiter
-from researcher.protocols import Plan, Progress, View
+from researcher.protocols import Progress
 from researcher.testing.model_replies import Raw, Reply
 from researcher.testing.model_server import ModelServer
 from researcher.testing.model_speaker import Kind, Speaker
 from researcher.testing.model_vocabulary import END
 from researcher.testing.scripted_model import ScriptedModel
 from researcher.types import Capabilities, Completion, FinishReason, Message, ModelRequest, Sampling, Task, Work
+from researcher.views import Plan, View
 
 pytestmark = pytest.mark.anyio
 ASK = (Message(role="user", content="2 4 6 8"),)

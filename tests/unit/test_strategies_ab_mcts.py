@@ -8,12 +8,12 @@ from fractions import Fraction
 import pytest
 
 from researcher.graph import ThoughtGraph
-from researcher.protocols import View
 from researcher.strategies.ab_mcts import ABMCTS
 from researcher.strategies.search import UNIT
 from researcher.strategies.thompson import Arm, Branch, Forest, leader
 from researcher.testing.simulate import UNLIMITED, Reply, Simulation, simulate
 from researcher.types import Outcome, Task, Verdict, VerdictStatus, Work
+from researcher.views import View
 
 TASK = Task(question="What is it?")
 QUARTERS = [0.25, 1.0, 0.5, 0.0, 0.75, 0.75]

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from researcher import Orchestrator
-from researcher.protocols import BudgetLeft
 from researcher.strategies.budget_forcing import BudgetForcing
 from researcher.testing.scripted_model import ScriptedModel
 from researcher.testing.simulate import UNLIMITED, Reply, Simulation, simulate
@@ -24,6 +23,7 @@ from researcher.types import (
     VerdictStatus,
     Work,
 )
+from researcher.views import BudgetLeft
 
 TASK = Task(question="What is it?")
 ANSWER = Reply("<answer>42</answer>", tokens=7)

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from researcher.protocols import Plan, Strategy, View
+from researcher.protocols import Strategy
 from researcher.strategies.auto import Auto
 from researcher.strategies.best_of_n import BestOfN
 from researcher.strategies.chain_of_thought import ChainOfThought
@@ -13,6 +13,7 @@ from researcher.strategies.vote import Vote
 from researcher.testing.simulate import Reply
 from researcher.testing.strategy_conformance import check_strategy
 from researcher.types import Claim, Evidence, Task, Work
+from researcher.views import Plan, View
 
 TASK = Task(question="Who is older, Ana or Bo?", tools=("search",))
 CLAIM = Claim(text="Ana is 40.", evidence=(Evidence(sha256="00" * 32, start=0, end=10),))

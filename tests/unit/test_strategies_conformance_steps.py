@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from researcher.protocols import Plan, Strategy, View
+from researcher.protocols import Strategy
 from researcher.strategies.beam import Beam
 from researcher.strategies.dvts import DVTS
 from researcher.strategies.particle_filter import ParticleFilter
@@ -21,6 +21,7 @@ from researcher.testing.plan_cost import plan_cost
 from researcher.testing.simulate import UNLIMITED, Reply, Simulation, simulate
 from researcher.testing.strategy_conformance import check_it_goes_on_after_a_crash, check_strategy
 from researcher.types import Outcome, Task, Verdict, VerdictStatus, Work
+from researcher.views import Plan, View
 
 TASK = Task(question="Make 24 of 4 9 10 13.")
 SEARCHES: list[Any] = [

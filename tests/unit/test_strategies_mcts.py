@@ -15,7 +15,6 @@ import pytest
 from researcher import Orchestrator
 from researcher.errors import UserError
 from researcher.graph import ThoughtGraph
-from researcher.protocols import Plan, View
 from researcher.strategies import load_strategy
 from researcher.strategies.mcts import MCTS
 from researcher.strategies.search import UNIT, State, Table, priors, puct, uct
@@ -34,6 +33,7 @@ from researcher.types import (
     VerdictStatus,
     Work,
 )
+from researcher.views import Plan, View
 
 TASK = Task(question="Make 24 from 4 6 8 2.", verifier="game24", data={"numbers": [4, 6, 8, 2]})
 DEEP = Task(question="Go on.")

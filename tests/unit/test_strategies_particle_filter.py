@@ -9,7 +9,6 @@ from itertools import pairwise
 
 import pytest
 
-from researcher.protocols import BudgetLeft
 from researcher.strategies.particle_filter import (
     ParticleFilter,
     annealing_temperature,
@@ -19,6 +18,7 @@ from researcher.strategies.particle_filter import (
 )
 from researcher.testing.simulate import UNLIMITED, Reply, Simulation, simulate
 from researcher.types import Task, Work
+from researcher.views import BudgetLeft
 
 TASK = Task(question="Make 24 of 4 9 10 13.")
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from researcher.errors import UserError
-from researcher.protocols import View
 from researcher.strategies import load_strategy, strategy_names
 from researcher.strategies.chain_of_thought import ChainOfThought
 from researcher.strategies.research import Research
 from researcher.testing.plan_cost import plan_cost
 from researcher.testing.simulate import UNLIMITED, Reply, Simulation, simulate
 from researcher.types import Claim, Evidence, Outcome, Task, Verdict, VerdictStatus, Work
+from researcher.views import View
 
 TASK = Task(question="Who is older, Ana or Bo?", tools=("search", "read"))
 EVIDENCE = (Evidence(sha256="ab" * 32, start=0, end=9),)

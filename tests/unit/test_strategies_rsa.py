@@ -9,12 +9,12 @@ import pytest
 from researcher import Orchestrator
 from researcher.errors import UserError
 from researcher.graph.nodes import EdgeKind, thread_id
-from researcher.protocols import BudgetLeft
 from researcher.strategies import load_strategy
 from researcher.strategies.rsa import RSA
 from researcher.testing.scripted_model import ScriptedModel
 from researcher.testing.simulate import UNLIMITED, Reply, Simulation, simulate
 from researcher.types import ModelRequest, Outcome, Task, Verdict, VerdictStatus, Work
+from researcher.views import BudgetLeft
 
 TASK = Task(question="What is it?")
 

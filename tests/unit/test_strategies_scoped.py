@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from researcher.graph import ThoughtGraph
-from researcher.protocols import Plan, Strategy, View
+from researcher.protocols import Strategy
 from researcher.strategies import load_strategy
 from researcher.strategies.base import seed_of
 from researcher.strategies.scoped import Scopes
@@ -16,6 +16,7 @@ from researcher.testing.plan_cost import plan_cost
 from researcher.testing.simulate import UNLIMITED, Reply, Simulation, simulate
 from researcher.testing.strategy_conformance import check_strategy
 from researcher.types import Answer, Message, Outcome, Task, Work
+from researcher.views import Plan, View
 
 TASK = Task(question="What is it?")
 SAID = (Message(role="user", content="?"),)

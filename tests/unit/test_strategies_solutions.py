@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from researcher.protocols import BudgetLeft
 from researcher.strategies.load import load_strategy
 from researcher.testing.simulate import Reply, Simulation, simulate
 from researcher.types import Task, Work
+from researcher.views import BudgetLeft
 
 TASK = Task(question="What is it?")
 

@@ -7,12 +7,12 @@ import pytest
 
 from researcher.events import Event, EventBody, MessageAdded, RunStarted, ThreadFinished, ThreadStarted
 from researcher.graph import ThoughtGraph
-from researcher.protocols import ThreadInfo, View
 from researcher.strategies import load_strategy
 from researcher.strategies.solutions import Choice, SearchParameters, Solutions, post_mortem
 from researcher.strategies.steps import Node, StepTree, aggregate, child_key
 from researcher.testing.simulate import UNLIMITED
 from researcher.types import Message, Outcome, Task, Work
+from researcher.views import ThreadInfo, View
 
 TASK = Task(question="Make 24.")
 SEARCH = SearchParameters(depth=3)

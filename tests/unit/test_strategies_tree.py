@@ -15,12 +15,12 @@ from researcher_tools.verifiers.countdown import check_countdown
 from researcher import Orchestrator
 from researcher.errors import UserError
 from researcher.graph import ThoughtGraph
-from researcher.protocols import Plan, View
 from researcher.strategies import load_strategy
 from researcher.strategies.tree import TreeOfThoughts
 from researcher.testing.scripted_model import ScriptedModel
 from researcher.testing.simulate import UNLIMITED, Reply, Simulation, simulate
 from researcher.types import Capabilities, ModelRequest, Outcome, Task, Verdict, VerdictStatus, Work
+from researcher.views import Plan, View
 
 TASK = Task(question="Make the target.", verifier="countdown")
 State = tuple[Fraction, ...]
