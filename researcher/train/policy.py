@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -45,17 +45,40 @@ class LanguagePolicy:
     def score(self, batch: Batch, *, entropy: bool = False) -> Scored:
         """Logprobs of all tokens that count (the others: 0), computed row by row and put together."""
         parts = [(row, self.score_row(row, batch.select(row.samples), entropy=entropy)) for row in self.rows(batch)]
-        bounds = torch.searchsorted(batch.sequence, torch.arange(batch.samples + 1))
-        places = [
-            torch.cat([torch.arange(int(bounds[i]), int(bounds[i + 1])) for i in row.samples]) for row, _ in parts
-        ]
-        order = torch.argsort(torch.cat(places)).to(self.device)
+        order = _order(batch, [row for row, _ in parts]).to(self.device)
         logprobs = torch.cat([scored.logprobs for _, scored in parts])[order]
         entropies = [scored.entropy for _, scored in parts if scored.entropy is not None]
         topk = [scored.topk for _, scored in parts if scored.topk is not None]
         return Scored(
             logprobs, torch.cat(entropies)[order] if entropies else None, torch.cat(topk)[order] if topk else None
         )
+
+    def most_likely(self, batch: Batch, k: int) -> tuple[Tensor, Tensor]:
+        """The ids of the k most likely tokens at each token that counts, the best first, and their logprobs, [N, k]
+        each, without gradient; -1 and -inf elsewhere."""
+        found = [self._most_likely_row(row, batch.select(row.samples), k) for row in self.rows(batch)]
+        order = _order(batch, self.rows(batch)).to(self.device)
+        return torch.cat([ids for ids, _ in found])[order], torch.cat([logprobs for _, logprobs in found])[order]
+
+    @torch.no_grad()
+    def _most_likely_row(self, row: Row, batch: Batch, k: int) -> tuple[Tensor, Tensor]:
+        wanted = batch.counted()
+        at = row.before(batch.position)[wanted].to(self.device)
+        temperature = batch.temperature[batch.sequence[wanted]].to(self.device)
+        vocabulary = self._head().weight.shape[0]
+        if k > vocabulary:
+            raise ValueError(f"the {k} most likely of {vocabulary} tokens")
+        ids = torch.full((len(batch.ids), k), -1, device=self.device)
+        logprobs = torch.full((len(batch.ids), k), -torch.inf, device=self.device)
+        with self._computing():
+            hidden = self._hidden(row)[at]
+        places = wanted.nonzero().squeeze(-1).to(self.device)
+        for part in _parts(len(at), vocabulary):
+            with self._computing():
+                logits = self._head()(hidden[part])
+            best = (logits.float() / temperature[part, None]).log_softmax(-1).topk(k, -1)
+            ids[places[part]], logprobs[places[part]] = best.indices, best.values
+        return ids, logprobs
 
     def score_row(self, row: Row, batch: Batch, *, entropy: bool = False) -> Scored:
         """Logprobs of the tokens of one row's samples; `batch` holds these samples alone."""
@@ -122,6 +145,13 @@ class LanguagePolicy:
 
     def _head(self) -> Any:
         return self._inner().get_output_embeddings()
+
+
+def _order(batch: Batch, rows: Sequence[Row]) -> Tensor:
+    """Where each token of a batch is, [N], when its rows' samples are put one after another."""
+    bounds = torch.searchsorted(batch.sequence, torch.arange(batch.samples + 1))
+    places = [torch.arange(int(bounds[i]), int(bounds[i + 1])) for row in rows for i in row.samples]
+    return torch.argsort(torch.cat(places))
 
 
 def _targets(batch: Batch) -> Tensor:

@@ -23,6 +23,7 @@ from researcher.train import checkpoint
 from researcher.train.batch import Batch
 from researcher.train.embedded.convert import Packed
 from researcher.train.journal import Journal
+from researcher.train.losses import LossConfig
 from researcher.train.policy import LanguagePolicy
 from researcher.train.sample import Sample
 from researcher.train.trainer import Metrics, Trainer, TrainerConfig
@@ -56,14 +57,20 @@ def fine_tune(
     seed: int = 0,
     steps: int | None = None,
     tell: Callable[[int, Metrics], None] = lambda step, metrics: None,
+    make: Callable[[Sequence[int]], Batch] | None = None,
+    loss: LossConfig | None = None,
 ) -> Metrics:
-    """Train `net` in place, from the folder's last checkpoint on; the losses of its first and last steps."""
+    """Train `net` in place, from the folder's last checkpoint on; the losses of its first and last steps.
+
+    `make` gives the batch of some of the examples, where another loss than cross-entropy is wanted of them.
+    """
     total = steps or config.steps(len(examples))
     trainer = Trainer(
         LanguagePolicy(net, tokens=config.row_tokens),
         TrainerConfig(
             rate=config.rate, warmup=round(config.warmup * total), schedule="cosine", steps=total,
             weight_decay=config.weight_decay, clip=config.clip, row_tokens=config.row_tokens, seed=seed,
+            loss=loss or LossConfig(),
         ),
     )  # fmt: skip
     journal = Journal(folder / "metrics.jsonl")
@@ -72,7 +79,7 @@ def fine_tune(
     journal.resume(trainer.steps)
     while trainer.steps < total:
         chosen = members(len(examples), config.batch, trainer.steps, seed)
-        [metrics] = trainer.learn(batch_of([examples[i] for i in chosen]))
+        [metrics] = trainer.learn(make(chosen) if make else batch_of([examples[i] for i in chosen]))
         journal.add(trainer.steps, metrics)
         tell(trainer.steps, metrics)
         if trainer.steps % config.save_every == 0 or trainer.steps == total:

@@ -304,13 +304,17 @@ async def test_distillation_takes_the_teachers_traces_and_then_its_word_on_the_s
     gguf: Path, tmp_path: Path
 ) -> None:
     short = {"traces.group": 1, "traces.params.max_tokens": 160, "imitate.batch": 2, "imitate.rate": 3e-4}
+    short |= {"soft.batch": 2, "soft.held_out": 0.4}
     made = course("distill", tmp_path / "out", {**short, **small("on-policy", iterations=2, group=2)}, tasks=3)
     with pytest.raises(UserError, match="give --teacher"):
         await made.run(lambda record: None)
     out = tmp_path / "out"
     await replace(made, teacher=SHIPPED).run(lambda record: None)
     assert inputs(out / "01-traces")["teacher"] == checksum(SHIPPED)
-    told = lines(out / "04-on-policy/metrics.jsonl")
+    soft = json.loads((out / "04-soft/stage.json").read_text())["left"]["figures"]
+    assert soft["held_out"] >= 1.0
+    assert max(soft["kl_before"], soft["kl_after"]) < 0.1  # fine-tuning on the teacher's own words moved it little
+    told = lines(out / "05-on-policy/metrics.jsonl")
     assert [line["iteration"] for line in told] == [1, 2]
     assert all(line["gradient"] > 0.0 and line["informative"] == 1.0 for line in told)
     assert all(abs(line["teacher_kl"]) < 0.5 for line in told)  # the student has gone little from its teacher

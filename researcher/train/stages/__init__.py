@@ -10,6 +10,7 @@ from researcher.train.stages.rationalise import RationaliseStage
 from researcher.train.stages.rl import ReinforcementStage
 from researcher.train.stages.sample import SamplingStage
 from researcher.train.stages.sft import FineTuningStage
+from researcher.train.stages.topk import TopKStage
 
 KINDS: dict[str, type[Stage]] = {
     "rl": ReinforcementStage,
@@ -21,6 +22,7 @@ KINDS: dict[str, type[Stage]] = {
     "journey": JourneyStage,
     "label": LabellingStage,
     "rationalise": RationaliseStage,
+    "topk": TopKStage,
 }
 
 __all__ = ["KINDS", "Bench", "Left", "Stage"]

@@ -9,6 +9,7 @@ import anyio.to_thread
 from pydantic import Field
 
 from researcher.errors import UserError
+from researcher.train.embedded.convert import Packed
 from researcher.train.sample import Sample
 from researcher.train.sft import SFTConfig, fine_tune, read_examples
 from researcher.train.stages.base import MODEL, Bench, Left, Stage
@@ -35,12 +36,7 @@ class FineTuningStage(Stage, SFTConfig):
 
     def _run(self, bench: Bench) -> Left:
         packed = read_packed(bench.model)
-        examples: list[Sample] = []
-        for path in bench.data.values():
-            if path.stat().st_size:
-                examples += read_examples(path, packed)
-        if not examples:
-            raise UserError("no example is left to learn from; sample more of them, or filter less.")
+        examples = examples_of(bench, packed)
         net = load_net(packed)
 
         def tell(step: int, metrics: Metrics) -> None:
@@ -51,3 +47,14 @@ class FineTuningStage(Stage, SFTConfig):
         figures = fine_tune(net, examples, self, folder=bench.folder, seed=bench.seed, steps=steps, tell=tell)
         save_net(net, packed, bench.folder / MODEL)
         return Left(model=MODEL, figures={"examples": float(len(examples)), **figures})
+
+
+def examples_of(bench: Bench, packed: Packed) -> list[Sample]:
+    """All examples of a stage's data. Raises UserError for a broken line, and where there is none to learn from."""
+    examples: list[Sample] = []
+    for path in bench.data.values():
+        if path.stat().st_size:
+            examples += read_examples(path, packed)
+    if not examples:
+        raise UserError("no example is left to learn from; sample more of them, or filter less.")
+    return examples
