@@ -15,7 +15,7 @@ import typer
 from researcher_tools import open_tools
 
 from researcher.cli.checks import PROBE_SECONDS, Check, tool_checks
-from researcher.cli.drive import Exit
+from researcher.cli.exits import Exit
 from researcher.cli.options import Config, Home, Json
 from researcher.cli.output import Output
 from researcher.config import Settings, load_settings

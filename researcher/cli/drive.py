@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import signal
-from enum import IntEnum
 
 import anyio
 import msgspec
 
+from researcher.cli.exits import Exit
 from researcher.cli.live import Screen, watch
 from researcher.cli.output import Output, counted, spent
 from researcher.engine.run import Run, RunResult
 from researcher.types import Outcome
-
-
-class Exit(IntEnum):
-    """What the command's exit code says."""
-
-    ANSWERED = 0
-    ERROR = 1
-    USAGE = 2
-    UNVERIFIED = 3
-    LIMIT = 4
-    INTERRUPTED = 130
 
 
 def exit_code(result: RunResult) -> Exit:

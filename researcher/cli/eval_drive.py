@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import anyio
 
-from researcher.cli.drive import Exit
 from researcher.cli.eval_live import Board
+from researcher.cli.exits import Exit
 from researcher.cli.output import Output
 from researcher.evals.folder import Folder, default_folder, selected
 from researcher.evals.harness import Evaluation, check, evaluate

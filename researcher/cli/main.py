@@ -12,33 +12,19 @@ import typer
 from researcher_tools.secrets import Scrubber, quiet_logs
 
 from researcher import __version__
-from researcher.cli import demo, doctor, export, ls, mcp, replay, report, run, sandbox, show, strategies, train, verify
-from researcher.cli import eval as evaluation
-from researcher.cli.drive import Exit
+from researcher.cli.commands import Commands, listed
+from researcher.cli.exits import Exit
 from researcher.errors import LimitExceeded, ResearcherError, UserError
 
 app = typer.Typer(
+    cls=Commands,
     help="Many reasoner threads on served language models, merged in a thought graph: answers with evidence.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run")(run.run)
-app.command("resume")(run.resume)
-app.command("ls")(ls.ls)
-app.command("show")(show.show)
-app.command("replay")(replay.replay)
-app.command("export")(export.export)
-app.command("report")(report.report)
-app.command("verify")(verify.verify)
-app.command("eval")(evaluation.evaluate_strategies)
-app.command("train")(train.train)
-app.command("strategies")(strategies.strategies)
-app.command("doctor")(doctor.doctor)
-app.command("mcp")(mcp.mcp)
-app.command("demo")(demo.demo)
-app.add_typer(sandbox.app, name="sandbox")
+listed(app)
 
 # typer has carried click's exceptions under several module names; this is the base of all usage errors in each.
 _ClickError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")

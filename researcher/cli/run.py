@@ -11,8 +11,9 @@ import anyio
 import typer
 
 from researcher.cli.approve import at_terminal, policies
-from researcher.cli.drive import Exit, drive, exit_code, tell_end
+from researcher.cli.drive import drive, exit_code, tell_end
 from researcher.cli.equipment import Equipment, again, equipment, model_again, warn
+from researcher.cli.exits import Exit
 from researcher.cli.job import Job, resolve
 from researcher.cli.live import Screen
 from researcher.cli.options import Approvals, Config, Home, Json, RunId, Sandbox, assignments, given

@@ -13,11 +13,16 @@ from researcher_sandbox.docker.client import connect
 from researcher_sandbox.docker.selftest import Selftest
 from researcher_sandbox.docker.sweep import listed
 
-from researcher.cli.drive import Exit
+from researcher.cli.exits import Exit
 from researcher.cli.options import Json
 from researcher.cli.output import Output
 
-app = typer.Typer(help="The containers in which reasoners' code runs: build, selftest, ls.", no_args_is_help=True)
+app = typer.Typer(
+    help="The containers in which reasoners' code runs: build, selftest, ls.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+)
 
 Runtime = Annotated[str | None, typer.Option(help="Docker's name of a runtime, such as runsc.", show_default=False)]
 Image = Annotated[str | None, typer.Option("--image", help="An image other than the usual one.", show_default=False)]

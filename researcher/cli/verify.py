@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from researcher.cli.drive import Exit
+from researcher.cli.exits import Exit
 from researcher.cli.options import Home, Json, RunId, home_of
 from researcher.cli.output import Output
 from researcher.cli.runs import find_run

@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from researcher.cli import live
-from researcher.cli.drive import Exit, exit_code
+from researcher.cli.drive import exit_code
+from researcher.cli.exits import Exit
 from researcher.cli.live import summary
 from researcher.cli.output import Output, counted, safe, spent
 from researcher.engine.run import RunResult, RunStats

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from researcher.cli.drive import Exit
+from researcher.cli.exits import Exit
 from researcher.cli.main import main
 from researcher.config import BudgetSettings, Settings
 from researcher.strategies.load import strategy_class

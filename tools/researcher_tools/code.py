@@ -14,8 +14,8 @@ from pydantic import Field
 from researcher.errors import ToolError, UserError
 from researcher.protocols import ExecRequest, ExecResult, Sandbox, Source, Tool, ToolResult
 from researcher.types import SourceRef
+from researcher_tools.decorator import tool
 from researcher_tools.printed import legible, refusal, shown
-from researcher_tools.tool import tool
 
 SECONDS = 10.0
 """Compiling counts."""

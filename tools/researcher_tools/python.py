@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from researcher.errors import UserError
 from researcher.protocols import ExecRequest, Sandbox, Tool, ToolResult
+from researcher_tools.decorator import tool
 from researcher_tools.printed import MAX_CODE, MEMORY, OUTPUT, SECONDS, refusal, shown
 from researcher_tools.python_session import SessionPython
-from researcher_tools.tool import tool
 
 
 class PythonSettings(BaseModel):

@@ -18,8 +18,8 @@ import anyio
 from researcher.errors import SandboxFault, ToolError
 from researcher.protocols import ExecRequest, ExecResult, Sandbox, Session, ToolContext, ToolResult
 from researcher.types import ToolSpec
+from researcher_tools.decorator import tool
 from researcher_tools.printed import OUTPUT, refusal, shown
-from researcher_tools.tool import tool
 
 SESSIONS = 8
 """Sessions at once, where the sandbox does not say how many it can hold."""

@@ -9,8 +9,8 @@ from difflib import get_close_matches
 from researcher.errors import ToolError
 from researcher.protocols import ToolResult
 from researcher_tools.corpus import Passage, render
+from researcher_tools.decorator import FunctionTool, tool
 from researcher_tools.lookup import Lookup
-from researcher_tools.tool import FunctionTool, tool
 
 MAX_CHARACTERS = 2_000
 """Characters of passages that one call shows; the rest is read by the number it names."""

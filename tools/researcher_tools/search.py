@@ -5,8 +5,8 @@ from __future__ import annotations
 from researcher.errors import ToolError
 from researcher.protocols import ToolResult
 from researcher_tools.corpus import render
+from researcher_tools.decorator import FunctionTool, tool
 from researcher_tools.lookup import Lookup
-from researcher_tools.tool import FunctionTool, tool
 
 PASSAGES = 4
 """How many passages a search shows."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from researcher.errors import ToolError
 from researcher.protocols import ToolResult
 from researcher_tools.corpus import render
+from researcher_tools.decorator import FunctionTool, tool
 from researcher_tools.fetch.fetcher import Fetcher
 from researcher_tools.fetch.pages import Page
-from researcher_tools.tool import FunctionTool, tool
 
 MAX_CHARACTERS = 4_000
 """Characters of passages that one call shows; the rest is read from the passage it names."""

@@ -6,7 +6,7 @@ import hashlib
 
 from researcher.protocols import SearchHit, Source, ToolResult
 from researcher.types import SourceRef
-from researcher_tools.tool import FunctionTool, tool
+from researcher_tools.decorator import FunctionTool, tool
 from researcher_tools.web_search.backend import asked
 from researcher_tools.web_search.federated import Federated, Found, whose
 from researcher_tools.web_search.text import line
