@@ -44,6 +44,11 @@ INTERPRETER_ATTACKS: dict[str, Attack] = {
     "14_chmod_0_directory": _absent("import os\nos.mkdir('/tmp/a')\nos.chmod('/tmp/a', 0)"),
     "15_symlink": _absent("import os\nos.symlink('/etc/passwd', '/tmp/out')"),
     "16_endless_output": _ends("while True: print('x' * 100000)", "output_limit"),
+    "16_huge_error": _ends("raise ValueError('x' * 24_000_000)", "killed error oom"),
+    "16_huge_call": _ends("from pathlib import Path\nPath('/x').write_text('x' * 30_000_000)", "killed error oom"),
+    "16_huge_lines_of_a_traceback": _ends(
+        f"def f(n): return (1/0 if n == 0 else f(n - 1), '{'x' * 65_000}')\nf(490)", "killed error oom"
+    ),
     "17_tiny_lines": _ends("while True: print()", "output_limit"),
     "18_odd_characters": _ends("print('\\ud800 \\x00 \\x1b[31m \\u202e \\u2028')", "ok error"),
     "20_frames_on_every_fd": _absent("import os\nfor fd in range(256): os.write(fd, b'\\x00\\x00\\x00\\x02{}')"),

@@ -1,7 +1,8 @@
 """What every Sandbox must do: `await check_basics(sandbox)`, `await run_attack(sandbox, ATTACKS["endless_loop"])`.
 
 Each attack is one script with the ends it may come to. After each, `print(2)` must work within five seconds, and
-this process must not have grown. A sandbox for one language or one host may have further attacks of its own.
+this process must not have grown, not for a moment either. A sandbox for one language or one host may have further
+attacks of its own.
 
 `check_basics`, `check_output`, `check_session` and `check_cancel` are for every backend whose scripts are Python;
 `check_files` for one whose scripts have a working directory, `check_language` once for each further language.
@@ -10,6 +11,8 @@ this process must not have grown. A sandbox for one language or one host may hav
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import anyio
@@ -26,7 +29,7 @@ PATIENCE = 15.0
 MEMORY = 64 * 2**20
 OUTPUT = 10_000
 GROWTH = 50 * 2**20
-"""Bytes by which this process may grow during an attack."""
+"""Bytes by which this process may grow during an attack, for a moment too where the system tells."""
 
 
 class Attack(NamedTuple):
@@ -84,7 +87,7 @@ ATTACKS: dict[str, Attack] = {
 
 async def run_attack(sandbox: Sandbox, attack: Attack, *, memory: int = MEMORY) -> ExecResult:
     """The attack's result, once it ended as it must and the sandbox still works."""
-    before = _memory()
+    before = _memory(anew=True)
     seconds = SECONDS if "timeout" in attack.ends else PATIENCE
     request = ExecRequest(attack.code, attack.language, seconds=seconds, memory=memory, output=OUTPUT)
     with anyio.fail_after(seconds + 9.0):
@@ -96,7 +99,8 @@ async def run_attack(sandbox: Sandbox, attack: Attack, *, memory: int = MEMORY) 
     assert not attack.never or attack.never not in result.stdout, f"the output has {attack.never!r}"
     json.dumps([result.stdout, result.error]).encode("ascii")
     result.error.encode("utf-8")
-    assert _memory() - before <= GROWTH, f"this process grew by {(_memory() - before) / 2**20:.0f} MB"
+    grown = max(after - at_first for at_first, after in zip(before, _memory(), strict=True))
+    assert grown <= GROWTH, f"this process grew by {grown / 2**20:.0f} MB"
     await check_alive(sandbox)
     return result
 
@@ -233,10 +237,13 @@ async def check_cancel(sandbox: Sandbox) -> None:
     await check_alive(sandbox)
 
 
-def _memory() -> int:
-    """The resident size of this process in bytes; 0 where it cannot be known."""
+def _memory(*, anew: bool = False) -> tuple[int, int]:
+    """The resident size of this process in bytes, and the most it was since it was asked for `anew`; 0 if unknown."""
+    if anew:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * 4096
-    except OSError:
-        return 0
+        fields = dict(line.split(":") for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
+        return int(fields["VmRSS"].split()[0]) * 1024, int(fields["VmHWM"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return 0, 0

@@ -1,9 +1,9 @@
 """The embedded sandbox: a small Python interpreter in pooled worker processes, with every limit set.
 
 It needs no container and starts in milliseconds, and pays with the language: no third-party modules and only a
-part of the standard library. The interpreter bounds time, heap, recursion and host calls itself, but neither output
-nor the size of a returned value; so output is capped where it arrives (the worker is killed) and no value ever
-comes back: a script prints what it wants to show.
+part of the standard library. The interpreter bounds time, heap, recursion and host calls itself, but not what it says
+to its host. So output is capped where it arrives (the worker is killed), no value ever comes back (a script prints what
+it wants to show), and all else goes through a gate.
 
 The pool's blocking face in worker threads, not its asyncio one: with that one a process was seen to abort at exit,
 when a native thread came back to an interpreter that was shutting down.
@@ -12,8 +12,12 @@ when a native thread came back to an interpreter that was shutting down.
 from __future__ import annotations
 
 import importlib.util
+import shlex
+import sys
 import threading
 from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import anyio
@@ -21,6 +25,7 @@ import anyio.to_thread
 
 from researcher.errors import SandboxFault, UserError
 from researcher.protocols import ExecRequest, ExecResult, Session
+from researcher_sandbox import monty_gate
 from researcher_sandbox.monty_cell import Cell, checkout, refusal
 from researcher_sandbox.monty_session import EmbeddedSession
 from researcher_sandbox.monty_watch import Watch
@@ -112,6 +117,7 @@ class _Pool:
             if self._pool is None:
                 try:
                     pool = pydantic_monty.Monty(
+                        binary_path=_gated(Path(self._open.enter_context(TemporaryDirectory(prefix="researcher-")))),
                         max_processes=self._processes,
                         checkout_timeout=60.0,
                         feed_duration_limit_grace=_GRACE,
@@ -127,3 +133,14 @@ class _Pool:
         with self._making:
             self._pool = None
             self._open.close()
+
+
+def _gated(folder: Path) -> Path:
+    """A program, in this folder, that is a worker behind its gate. The pool takes one path and no arguments."""
+    from pydantic_monty._binary import find_monty_binary
+
+    program = folder / "worker"
+    command = shlex.join([sys.executable, "-I", "-S", str(Path(monty_gate.__file__)), find_monty_binary()])
+    program.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
+    program.chmod(0o700)
+    return program

@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
 from researcher.protocols import ExecRequest, ExecResult
+from researcher_sandbox.monty_gate import BROKEN, MESSAGE
 from researcher_sandbox.monty_watch import Watch
 from researcher_sandbox.output import FLOOD, Output
 
@@ -159,7 +160,10 @@ def _failure(failure: MontyError, request: ExecRequest) -> tuple[str, str]:
 
     text = str(failure)[:MAX_ERROR]
     if isinstance(failure, MontyCrashedError):
-        return ("timeout", late(request)) if failure.timed_out else ("killed", "the worker died")
+        if failure.timed_out:
+            return "timeout", late(request)
+        large = f"an error, or a call for what is not here, of more than {MESSAGE // 2**20} MB"
+        return "killed", large if failure.exit_status == BROKEN else "the worker died"
     if "time limit exceeded" in text and text.startswith("TimeoutError"):
         return "timeout", late(request)
     if text.startswith("MemoryError") and "memory limit" in text:

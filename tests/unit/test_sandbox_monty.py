@@ -28,7 +28,7 @@ from researcher.testing.sandbox_conformance import (
 
 pytest.importorskip("pydantic_monty")
 from researcher_sandbox.monty import MontySandbox
-from researcher_sandbox.monty_cell import MAX_CODE, checkout
+from researcher_sandbox.monty_cell import MAX_CODE, MAX_ERROR, checkout
 from researcher_sandbox.output import FLOOD
 
 pytestmark = pytest.mark.anyio
@@ -94,12 +94,15 @@ async def test_attack_27_nothing_of_a_script_is_there_for_the_next() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("doing", ["idle", "script", "session"])
-def test_attack_35_a_killed_host_leaves_no_worker(doing: str) -> None:
-    host = subprocess.Popen([sys.executable, "-c", HOST, doing], stdout=subprocess.PIPE)
+def test_attack_35_a_killed_host_leaves_no_worker(doing: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    host = subprocess.Popen([sys.executable, "-c", HOST, doing], stdout=subprocess.PIPE, env=environment)
     assert host.stdout is not None
     assert host.stdout.readline() == b"begun\n"
     workers = _children(host.pid)
     assert len(workers) >= 2, "a worker and what watches it"
+    workers |= {gate for worker in workers for gate in _children(worker)}
+    assert len(workers) >= 3, "and its gate"
     host.kill()
     host.communicate()
     with anyio.from_thread.start_blocking_portal() as portal:
@@ -208,6 +211,17 @@ async def test_missing_syntax_names_the_sandbox_that_has_it(sandbox: MontySandbo
     assert result.error == "the embedded sandbox does not support yield expressions; use --sandbox docker"
 
 
+@pytest.mark.slow
+async def test_the_text_of_an_error_is_cut_and_a_huge_one_ends_the_worker(sandbox: MontySandbox) -> None:
+    long = await sandbox.run(ExecRequest("raise ValueError('x' * 1_000_000)"))
+    assert (long.status, long.error[:14]) == ("error", "ValueError: xx")
+    assert len(long.error) < 2 * MAX_ERROR
+    huge = await sandbox.run(ExecRequest("print('begun')\nraise ValueError('x' * 9_000_000)"))
+    assert (huge.status, huge.stdout) == ("killed", "begun\n")
+    assert huge.error == "an error, or a call for what is not here, of more than 8 MB"
+    await check_alive(sandbox)
+
+
 async def test_an_error_says_its_line(sandbox: MontySandbox) -> None:
     result = await sandbox.run(ExecRequest("x = 1\nx / 0"))
     assert result.error == "ZeroDivisionError: division by zero (line 2)"
@@ -234,9 +248,12 @@ async def test_closing_leaves_no_process() -> None:
     sandbox = MontySandbox()
     before = _children()
     await check_alive(sandbox)
-    assert _children() - before
+    made = _children() - before
+    assert made
+    gates = {gate for worker in made for gate in _children(worker)}
     await sandbox.aclose()
     assert _children() == before
+    await _gone(gates)
 
 
 @pytest.mark.slow
