@@ -62,7 +62,8 @@ def over_clusters(clusters: Sequence[tuple[float, float]], *, most: float = math
 
     The variance is that of a ratio estimate from K clusters (Cochran 1977, ch. 6; the same that `over_problems` takes):
     K / (K - 1) sum (y_k - r x_k)^2 / (sum x)^2, with Student's t of K - 1. The interval is cut to [0, most]. None
-    where there is nothing to divide by; without an interval where there is one cluster alone.
+    where there is nothing to divide by; without an interval where there is one cluster alone, or all are the same:
+    nothing shows then how much they may differ.
     """
     weight = math.fsum(x for _, x in clusters)
     if weight <= 0:
@@ -72,6 +73,8 @@ def over_clusters(clusters: Sequence[tuple[float, float]], *, most: float = math
     if count < 2:
         return Ratio(ratio, None)
     squares = math.fsum((y - ratio * x) ** 2 for y, x in clusters)
+    if not squares:
+        return Ratio(ratio, None)
     half = _t(count - 1) * math.sqrt(count / (count - 1) * squares) / weight
     return Ratio(ratio, Interval(max(0.0, ratio - half), min(most, ratio + half)))
 

@@ -75,7 +75,20 @@ def load_reward(name: str, params: Mapping[str, Any] | None = None) -> Reward:
     return reward
 
 
-def judged(sample: Sample) -> bool | None:
+class Judged(Protocol):
+    """What decides whether a thread was right."""
+
+    @property
+    def verdict(self) -> VerdictStatus | None: ...
+    @property
+    def outcome(self) -> Outcome | None: ...
+    @property
+    def boundary(self) -> str: ...
+    @property
+    def answer(self) -> str | None: ...
+
+
+def judged(sample: Judged) -> bool | None:
     """Whether the sample is right: as the task's verifier says; wrong where it ended without an answer of its own
     accord (out of tokens or turns, in a loop, by refusing); None where nobody can tell (the check could not run, the
     thread failed, was cancelled, or the run's budget ended it)."""

@@ -1,0 +1,94 @@
+"""`researcher analyse PATH...`: what the thinking in stored runs does, by correctness and over training."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from researcher.cli.options import Json, home_of
+from researcher.cli.output import Output
+from researcher.errors import UserError
+
+if TYPE_CHECKING:
+    from researcher.train.analyse.report import Analysis
+
+
+def analyse(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="PATH...", help="Trainings, homes of runs, kept runs of eval, or runs; else the home."),
+    ] = None,
+    by: Annotated[
+        str, typer.Option(help="correctness, iteration, strategy, source, model, outcome; a+b crosses two.")
+    ] = "correctness,iteration,strategy",
+    out: Annotated[Path | None, typer.Option(help="A folder for report.md, analysis.json, threads and charts.")] = None,
+    json: Json = False,
+) -> None:
+    """Find exploration, backtracking, verification and summing-up in the thinking of stored runs."""
+    from researcher.train.analyse.breakdown import keys
+    from researcher.train.analyse.homes import Survey, sources
+    from researcher.train.analyse.report import analyse as put_together
+    from researcher.train.analyse.report import markdown
+
+    wanted = keys(by)
+    survey = Survey(sources(paths or [home_of(None)]))
+    found = put_together(survey, wanted)
+    output = Output(json=json)
+    if found is None:
+        raise UserError(_nothing(survey.runs, [f"{path.name}: {why}" for path, why in survey.unreadable]))
+    for name, why in found.unreadable:
+        output.note(f"not read: {name}: {why}")
+    output.data(markdown(found))
+    _lines(output, found)
+    if out is not None:
+        _write(out, found, output)
+
+
+def _nothing(runs: int, unreadable: list[str]) -> str:
+    if unreadable:
+        return f"no run could be read: {unreadable[0]}" + (f" (and {len(unreadable) - 1} more)" * (len(unreadable) > 1))
+    return f"in {runs:,} runs no thread has said anything; there is nothing to analyse"
+
+
+def _lines(output: Output, found: Analysis) -> None:
+    """A JSON line for each row, for machines."""
+    from researcher.train.analyse.report import plain
+
+    output.line({"all": plain(found.all)})
+    for names, rows in found.breakdowns:
+        for row in rows:
+            output.line({"by": list(names), "row": plain(row)})
+    for contrast in found.contrasts:
+        output.line({"contrast": plain(contrast)})
+    for search in found.searches:
+        output.line({"search": plain(search)})
+    if found.judged is not None:
+        output.line({"judged": plain(found.judged)})
+    for name, why in found.unreadable:
+        output.line({"unreadable": name, "why": why})
+
+
+def _write(out: Path, found: Analysis, output: Output) -> None:
+    import msgspec
+
+    from researcher.train.analyse.drawings import drawings
+    from researcher.train.analyse.report import as_json, markdown
+
+    drawn = drawings(found)
+    shown = "".join(f"\n![{name}]({name})\n" for name in drawn)
+    files = {
+        "report.md": markdown(found) + shown,
+        "analysis.json": jsonlib.dumps(as_json(found), indent=1, ensure_ascii=False) + "\n",
+        "threads.jsonl": "".join(msgspec.json.encode(each).decode() + "\n" for each in found.figures),
+        **drawn,
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (out / name).write_text(text, "utf-8")
+    except OSError as error:
+        raise UserError(f"--out {out}: it cannot be written ({error.strerror}); choose another folder.") from None
+    output.note(f"written: {out}: {', '.join(files)}")
