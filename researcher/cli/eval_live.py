@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+import statistics
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
 from rich.console import Group
@@ -16,7 +17,7 @@ from rich.text import Text
 from researcher.cli.output import Output
 from researcher.evals.record import Result
 from researcher.evals.table import amount
-from researcher.intervals import wilson
+from researcher.intervals import over_problems
 from researcher.types import VerdictStatus
 
 FRAMES_PER_SECOND = 2.0
@@ -29,8 +30,8 @@ class Line:
     """One strategy at one budget so far."""
 
     runs: int = 0
-    verified: int = 0
-    right: int = 0
+    judged: dict[str, list[int]] = field(default_factory=dict)
+    """By problem, 1 for each right run and 0 for each wrong one."""
     completion: int = 0
     seconds: float = 0.0
     broken: int = 0
@@ -38,8 +39,8 @@ class Line:
     def add(self, result: Result) -> None:
         """Count a result in."""
         self.runs += 1
-        self.verified += result.status is not VerdictStatus.UNVERIFIED
-        self.right += result.status is VerdictStatus.CORRECT
+        if result.status is not VerdictStatus.UNVERIFIED:
+            self.judged.setdefault(result.problem, []).append(int(result.status is VerdictStatus.CORRECT))
         self.completion += result.completion
         self.seconds += result.seconds
         self.broken += result.broken
@@ -104,14 +105,14 @@ class Board:
         for title in ("strategy", "budget", "runs", "accuracy", "95 % (Wilson)", "completion", "seconds", "broken"):
             table.add_column(title, justify="left" if title == "strategy" else "right")
         for (strategy, budget), line in self._lines.items():
-            low, high = wilson(line.right, line.verified)
-            accuracy = f"{line.right / line.verified:.3f}" if line.verified else "-"
+            judged = [right for runs in line.judged.values() for right in runs]
+            low, high = over_problems(list(line.judged.values()))
             table.add_row(
                 strategy,
                 amount(budget),
                 f"{line.runs:,}",
-                accuracy,
-                f"{low:.3f}-{high:.3f}" if line.verified else "-",
+                f"{statistics.fmean(judged):.3f}" if judged else "-",
+                f"{low:.3f}-{high:.3f}" if judged else "-",
                 f"{line.completion / line.runs:,.0f}",
                 f"{line.seconds / line.runs:.2f}",
                 f"{line.broken:,}" if line.broken else "",
