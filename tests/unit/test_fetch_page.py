@@ -418,7 +418,7 @@ class TestSettings:
         ("options", "said"),
         [
             ({"allow": ["127.0.0.1"]}, r"fetch\.allow: '127\.0\.0\.1' is not a host and a port"),
-            ({"allow": "127.0.0.1:80"}, r"fetch\.allow: input should be a valid list"),
+            ({"allow": "127.0.0.1:80"}, r"fetch\.allow: must be a valid list"),
             ({"interval": -1}, r"fetch\.interval: "),
             ({"agent": "Mozilla"}, r"fetch\.agent is not a setting"),
         ],

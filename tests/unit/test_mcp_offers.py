@@ -30,7 +30,7 @@ def one(description: str = "Nice.", schema: Any = TEXT, name: str = "echo") -> L
         ("a", {"url": "file:///etc/passwd", "tools": ["x"]}, "must begin with http:// or https://"),
         ("a", {"url": "http://h/", "env": {"A": "b"}, "tools": ["x"]}, "args, env and cwd are for a command"),
         ("a", {"command": "c", "headers": {"A": "b"}, "tools": ["x"]}, "headers are for a url"),
-        ("a", {"command": "c", "tools": ["x"], "comand": "d"}, "mcp.a.comand is not a setting; there is command"),
+        ("a", {"command": "c", "tools": ["x"], "comand": "d"}, "mcp.a.comand is not a setting; there are: command"),
         ("a", {"command": ["c"], "tools": ["x"]}, "mcp.a.command: must be a valid string"),
         ("a", {"command": "c", "tools": ["x"], "seconds": 0.0}, "mcp.a.seconds: must be greater than 0"),
         ("a__b", {"command": "c", "tools": ["x"]}, "the name of a server is letters"),

@@ -216,11 +216,11 @@ async def test_the_tool_is_opened_from_the_settings_with_the_documents_of_the_ru
         ({"backends": ["brave"]}, "set the environment variable BRAVE_API_KEY"),
         ({"backends": []}, "name some in \\[search\\] backends"),
         ({"backend": ["arxiv"]}, "did you mean backends"),
-        ({"backends": "arxiv"}, r"\[search\] backends"),
-        ({"backends": ["arxiv"], "results": 0}, r"\[search\] results"),
+        ({"backends": "arxiv"}, r"search\.backends: "),
+        ({"backends": ["arxiv"], "results": 0}, r"search\.results: "),
         ({"backends": ["documents"]}, "--docs FOLDER"),
         ({"backends": ["gogle"]}, "There is no search backend 'gogle'"),
-        ({"backends": ["arxiv"], "arxiv": {"intervall": 1}}, r"\[search.arxiv\] has no option 'intervall'"),
+        ({"backends": ["arxiv"], "arxiv": {"intervall": 1}}, r"search\.arxiv\.intervall is not a setting"),
     ],
 )
 async def test_wrong_settings_are_said_before_the_run(

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Mapping
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from researcher.errors import UserError
 from researcher.protocols import ExecRequest, Sandbox, Tool, ToolResult
 from researcher_tools.decorator import tool
 from researcher_tools.printed import MAX_CODE, MEMORY, OUTPUT, SECONDS, refusal, shown
@@ -25,18 +22,6 @@ class PythonSettings(BaseModel):
     """Whether each thread's interpreter keeps its names from call to call."""
     sessions: int = Field(default=0, ge=0)
     """At most so many at once; 0: as many as the sandbox says it can hold."""
-
-    @classmethod
-    def of(cls, table: Mapping[str, Any]) -> PythonSettings:
-        """The settings of a table. Raises UserError for what is not one."""
-        try:
-            return cls.model_validate(dict(table))
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            name = ".".join(("python", *map(str, first["loc"])))
-            if first["type"] == "extra_forbidden":
-                raise UserError(f"{name} is not a setting; there are python.session and python.sessions.") from None
-            raise UserError(f"{name}: {first['msg'][:1].lower()}{first['msg'][1:]}.") from None
 
 
 def open_python(

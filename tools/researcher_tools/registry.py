@@ -13,7 +13,7 @@ import anyio.to_thread
 
 from researcher.errors import UserError
 from researcher.protocols import Sandbox, Tool
-from researcher_tools import discovery
+from researcher_tools import discovery, tables
 from researcher_tools.documents import Documents, open_documents
 from researcher_tools.lookup import Lookup
 from researcher_tools.mcp import is_on_server, open_named
@@ -82,7 +82,7 @@ async def read(resources: Resources) -> Tool:
 
 async def python(resources: Resources) -> Tool:
     """The python tool on the sandbox of the run."""
-    settings = PythonSettings.of(resources.options.get("python", {}))
+    settings = tables.read(PythonSettings, "python", resources.options.get("python", {}))
     sandbox = await resources.python_sandbox()
     return open_python(sandbox, session=settings.session, sessions=settings.sessions)
 

@@ -6,9 +6,10 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from researcher.errors import UserError
+from researcher_tools import tables
 from researcher_tools.fetch.address import Allowed
 from researcher_tools.fetch.client import Client
 from researcher_tools.fetch.fetcher import Fetcher
@@ -30,12 +31,5 @@ def fetcher_of(options: Mapping[str, Any]) -> Fetcher:
     """A fetcher with these settings. Raises UserError where one is wrong, or the extra `web` is not installed."""
     if importlib.util.find_spec("protego") is None:
         raise UserError("The tool 'fetch' needs the extra: pip install 'researcher-orchestrator[web]'.")
-    try:
-        settings = FetchSettings.model_validate(dict(options))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = ".".join(("fetch", *map(str, first["loc"])))
-        if first["type"] == "extra_forbidden":
-            raise UserError(f"{name} is not a setting; there are fetch.allow and fetch.interval.") from None
-        raise UserError(f"{name}: {first['msg'][:1].lower()}{first['msg'][1:]}.") from None
+    settings = tables.read(FetchSettings, "fetch", options)
     return Fetcher(Client(Allowed.parse(settings.allow)), politeness=Politeness(settings.interval))

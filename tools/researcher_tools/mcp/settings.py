@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, PositiveFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveFloat
 
 from researcher.errors import UserError
+from researcher_tools import tables
 from researcher_tools.secrets import Scrubber
 
 NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9-]|_(?!_)){0,22}[a-zA-Z0-9]|[a-zA-Z0-9]")
@@ -69,7 +70,7 @@ def check_servers(servers: Mapping[str, McpServer | Mapping[str, Any]]) -> dict[
             raise UserError(
                 f"[mcp.{name}]: the name of a server is letters, digits, - and single _ inside, 24 characters at most."
             )
-        checked[name] = given if isinstance(given, McpServer) else _validated(name, given)
+        checked[name] = given if isinstance(given, McpServer) else tables.read(McpServer, f"mcp.{name}", given)
         _check(name, checked[name])
     return checked
 
@@ -108,17 +109,6 @@ def is_on_server(name: str) -> bool:
     """Whether this name of a tool, `SERVER__TOOL` or `SERVER__*`, is one of an MCP server."""
     server, parted, _ = name.partition("__")
     return bool(parted) and NAME.fullmatch(server) is not None
-
-
-def _validated(name: str, given: Mapping[str, Any]) -> McpServer:
-    try:
-        return McpServer.model_validate(dict(given))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(("mcp", name, *(str(part) for part in first["loc"])))
-        if first["type"] == "extra_forbidden":
-            raise UserError(f"{where} is not a setting; there is {', '.join(McpServer.model_fields)}.") from None
-        raise UserError(f"{where}: {first['msg'].replace('Input should be', 'must be')}.") from None
 
 
 def _check(name: str, server: McpServer) -> None:

@@ -17,10 +17,10 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     StringConstraints,
-    ValidationError,
 )
 
 from researcher.errors import UserError
+from researcher_tools import tables
 from researcher_tools.documents import Documents
 from researcher_tools.lookup import Lookup
 from researcher_tools.web_search.http import AGENT
@@ -76,16 +76,7 @@ T = TypeVar("T", bound=BaseModel)
 
 def read(kind: type[T], opening: Opening) -> T:
     """The options of a backend's table. Raises UserError that names the table and the option."""
-    try:
-        return kind.model_validate(dict(opening.options))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    table = f"[search.{opening.name}]" if opening.name else "[search]"
-    if first["type"] == "extra_forbidden":
-        known = ", ".join(kind.model_fields) or "none"
-        raise UserError(f"{table} has no option {where!r}; there are: {known}.")
-    raise UserError(f"{table} {where}: {first['msg'][:1].lower()}{first['msg'][1:]}.")
+    return tables.read(kind, f"search.{opening.name}" if opening.name else "search", opening.options)
 
 
 def address(given: str, where: str, *, secret: bool) -> str:
