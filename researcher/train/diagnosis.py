@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
+
+ACCURACY = "reward/accuracy"
+"""The metric that says what share of the samples was right."""
+NEAR_THE_TOP = 0.95
+"""A mean reward with no room left to rise."""
 
 
 class DiagnosisConfig(BaseModel):
@@ -14,8 +21,11 @@ class DiagnosisConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     window: int = Field(default=10, ge=2, description="iterations that are looked at together")
-    least_success: float = Field(default=0.01, ge=0.0, description="mean reward, as a share of its span, called none")
+    least_success: float = Field(
+        default=0.03, ge=0.0, le=1.0, description="share of right samples below which a climb rarely begins"
+    )
     least_informative: float = Field(default=0.05, ge=0.0, description="share of groups whose rewards differ")
+    patience: int = Field(default=25, ge=5, description="iterations after which a reward that never rose is named")
     entropy: float = Field(default=0.02, ge=0.0, description="nats a token below which sampling has collapsed")
     mismatch: float = Field(
         default=0.2, gt=0.0, description="mean |log mu - log pi_old| that old weights would explain"
@@ -34,11 +44,14 @@ class Diagnosis:
     def __init__(self, config: DiagnosisConfig = DiagnosisConfig()) -> None:
         self._config = config
         self._last: deque[Mapping[str, float]] = deque(maxlen=config.window)
+        self._rewards: deque[float] = deque(maxlen=config.patience)
         self._said: set[str] = set()
 
     def see(self, metrics: Mapping[str, float]) -> list[Finding]:
         """What is new after this iteration."""
         self._last.append(metrics)
+        if (reward := metrics.get(ACCURACY, metrics.get("reward"))) is not None:
+            self._rewards.append(reward)
         if len(self._last) < self._config.window:
             return []
         found = {name: text for name, text in self._look().items() if text}
@@ -58,7 +71,7 @@ class Diagnosis:
 
     def _look(self) -> dict[str, str]:
         config, n = self._config, len(self._last)
-        informative = self._mean("informative")
+        informative, right = self._mean("informative"), self._mean(ACCURACY)
         return {
             "no signal": (
                 f"no signal: in the last {n} iterations {informative:.0%} of the groups had rewards that differ, so "
@@ -66,6 +79,13 @@ class Diagnosis:
                 if informative <= config.least_informative
                 else ""
             ),
+            "weak signal": (
+                f"weak signal: {right:.1%} of the samples of the last {n} iterations were right, and a climb rarely "
+                f"begins below {config.least_success:.0%}; take easier tasks, or train on worked examples first"
+                if self._has(ACCURACY) and informative > config.least_informative and right < config.least_success
+                else ""
+            ),
+            "no progress": self._stuck(),
             "entropy": (
                 f"entropy collapse: {self._mean('entropy'):.3f} nats a token; samples of a task are all alike; raise "
                 "the upper clip, add an entropy bonus, or go back to an earlier checkpoint"
@@ -87,9 +107,35 @@ class Diagnosis:
             ),
         }
 
+    def _stuck(self) -> str:
+        """Whether the reward has not risen by more than its own noise, although there is room."""
+        rewards = list(self._rewards)
+        if len(rewards) < self._config.patience or statistics.fmean(rewards) > NEAR_THE_TOP:
+            return ""
+        rise, error = trend(rewards)
+        if rise > 2.0 * error:
+            return ""
+        return (
+            f"no progress: over the last {len(rewards)} iterations the reward moved by {rise:+.3f} with a standard "
+            f"error of {error:.3f}; check that the reward has to do with what the tokens say, raise the rate, or take "
+            "more samples an iteration"
+        )
+
     def _has(self, name: str) -> bool:
         return any(name in metrics for metrics in self._last)
 
     def _mean(self, name: str) -> float:
         values = [metrics[name] for metrics in self._last if name in metrics]
         return sum(values) / len(values) if values else 0.0
+
+
+def trend(values: Sequence[float]) -> tuple[float, float]:
+    """By how much the values rose from first to last on the line of least squares, and its standard error.
+
+    At least three values. The error is that of the residuals, so nothing need be known of how noisy a value is.
+    """
+    n = len(values)
+    line = statistics.linear_regression(range(n), values)
+    squares = math.fsum((value - line.intercept - line.slope * i) ** 2 for i, value in enumerate(values))
+    spread = n * (n * n - 1) / 12  # the sum of squares of 0..n-1 about their mean
+    return line.slope * (n - 1), math.sqrt(squares / (n - 2) / spread) * (n - 1)
