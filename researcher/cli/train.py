@@ -39,7 +39,7 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A recipe by its name, or a TOML file; an unknown name lists them.")],
     suite: Annotated[str, typer.Option(help="Whose problems to train on: countdown:3, jsonl:PATH, ... as in eval.")],
     out: Annotated[Path, typer.Option(help="The folder of the training; one that is there goes on.")],
-    model: Annotated[str | None, typer.Option(help="embedded (the default) or gguf:PATH")] = None,
+    model: Annotated[str | None, typer.Option(help="embedded (the default), gguf:PATH or vllm:DIR")] = None,
     iterations: Annotated[int | None, typer.Option(help="Of each stage of reinforcement learning.")] = None,
     problems: Annotated[int, typer.Option(help="How many problems to train on, at most.")] = 1000,
     held_out: Annotated[int, typer.Option(help="How many are for evaluation alone: the suite's first.")] = 50,
@@ -71,17 +71,21 @@ def train(
     output.note(f"{chosen.name}: {chosen.about}")
     made = anyio.run(partial(course.run, partial(tell, output)))
     output.line({"model": str(made)})
-    output.data(f"written: {made}; researcher run --model gguf:{made}")
+    output.data(f"written: {made}; researcher run --model {'vllm' if made.is_dir() else 'gguf'}:{made}")
 
 
 def weights_of(uri: str) -> Path:
-    """The GGUF file that the URI names. Raises UserError for a model whose weights are not a file here."""
+    """The GGUF file, or the transformers folder, that the URI names. Raises UserError for weights that are not here."""
     parsed = parse_model_uri(uri)
     if parsed.kind == "embedded":
         return SHIPPED
-    if parsed.kind != "gguf":
-        raise UserError(f"--model {uri}: training wants weights that are a file: embedded or gguf:PATH.")
+    if parsed.kind not in ("gguf", "vllm"):
+        raise UserError(f"--model {uri}: training wants weights that are here: embedded, gguf:PATH or vllm:DIR.")
     path = Path(parsed.target).expanduser()
+    if parsed.kind == "vllm":
+        if not path.is_dir():
+            raise UserError(f"there is no directory {path}; training wants the model's folder (hf download NAME).")
+        return path.resolve()
     if not path.is_file():
         raise UserError(f"there is no model file {path}; check the path after gguf:")
     return path
@@ -98,6 +102,8 @@ def tell(output: Output, record: Mapping[str, Any]) -> None:
         output.note("  ".join([f"{stage} {record['iteration']}/{record['of']}", *shown, *took]))
         for finding in record.get("findings", ()):
             output.note(f"{stage}: {finding}")
+    elif "server" in record:
+        output.note(f"{stage}: {record['server']}")
     elif "begins" in record:
         output.note(f"{stage} ({record['begins']}) begins with {record['from']}")
     elif "done" in record:

@@ -46,10 +46,18 @@ class TokenRoute:
     """Completions of token ids on one server."""
 
     def __init__(
-        self, exchange: Exchange, encoder: RequestEncoder, kind: ServerKind, model: str, context: int | None
+        self,
+        exchange: Exchange,
+        encoder: RequestEncoder,
+        kind: ServerKind,
+        model: str,
+        context: int | None,
+        *,
+        versions: bool = False,
     ) -> None:
+        """`versions`: by the route of vLLM (`--enable-scale-out`) that says which weights sampled which token."""
         self._exchange, self._encoder, self._kind = exchange, encoder, kind
-        self._model, self._context = model, context
+        self._model, self._context, self._versions = model, context, versions
         self._tokenizer = Tokenizer(exchange, encoder, kind, model)
 
     async def complete(self, request: ModelRequest, progress: Progress) -> Completion:
@@ -105,14 +113,19 @@ class TokenRoute:
         ours, top = self._kind is ServerKind.LLAMA_CPP, request.sampling.top_logprobs
         stream = request.stream or ours
         sampling = self._with_ids(request.sampling, len(begun.ids))
-        body = self._encoder.completion(begun.ids, self._model, sampling, self._kind, stream=stream)
+        path, encode = "/completions", self._encoder
+        if self._versions:
+            path = f"{self._exchange.root}/inference/v1/generate"
+            body = encode.generation(begun.ids, self._model, sampling, stream=stream)
+        else:
+            body = encode.completion(begun.ids, self._model, sampling, self._kind, stream=stream)
         if not stream:
-            done = completions_of(await self._exchange.reply("/completions", body), self._model, raw=True, top=top)[0]
+            done = completions_of(await self._exchange.reply(path, body), self._model, raw=True, top=top)[0]
             count(progress, done)
             return done, done.token_ids or ()
         fold = StreamFold(progress, raw=True, top=top)
         # llama.cpp closes the connection after a stream, although it says that it keeps it.
-        await self._exchange.stream("/completions", body, fold.add, last=ours)
+        await self._exchange.stream(path, body, fold.add, last=ours)
         done = fold.completion(self._model)
         if done.token_ids is None and done.usage is not None:
             done = await self._found(done, fold.own, done.usage.completion_tokens)

@@ -25,6 +25,7 @@ from researcher.models.requests import RequestEncoder, ServerKind
 from researcher.models.retry import RetryPolicy
 from researcher.models.steering import Steering
 from researcher.models.stream import StreamFold
+from researcher.models.tokenizer import Tokenizer
 from researcher.models.transport import AiohttpTransport, Transport
 from researcher.models.wire import completions_of, count
 from researcher.protocols import Progress
@@ -63,14 +64,19 @@ class Endpoint:
         limits: CallLimits | None = None,
         limiter: AdaptiveLimiter | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        versions: bool = False,
     ) -> None:
-        """`model` None: the only one there. `client`: a user's own httpx client, which stays theirs to close."""
+        """`model` None: the only one there. `client`: a user's own httpx client, which stays theirs to close.
+
+        `versions`: a vLLM server that was started with --enable-scale-out, whose replies are to say which version of
+        the weights sampled which token; its model must write Qwen's format, which is then read here.
+        """
         self.limits = limits or CallLimits()
         self.limiter = limiter or AdaptiveLimiter(maximum=_descriptors())
         self._exchange = Exchange(
             base_url, transport or _transport(client, self.limits.body), api_key=api_key, idle=self.limits.idle
         )
-        self._name, self._sleep = model, sleep
+        self._name, self._sleep, self._versions = model, sleep, versions
         self._encoder = RequestEncoder()
         self._probe: Probe | None = None
         self._route: TokenRoute | None = None
@@ -118,6 +124,9 @@ class Endpoint:
             request = msgspec.structs.replace(request, stream=True)
         if request.raw or request.prefix:
             return await self._continued(request, progress or Progress())
+        if self._versions:
+            done = await self._by_ids(request, self._probe or await self.probe(), progress or Progress())
+            return as_chat(done, tools=bool(request.tools))
         if _wants_tokens(request.sampling) or _keeps_stop(request.sampling):
             probe = self._probe or await self.probe()
             if probe.kind is ServerKind.LLAMA_CPP and probe.capabilities.token_ids:
@@ -174,11 +183,26 @@ class Endpoint:
 
     async def _by_ids(self, request: ModelRequest, probe: Probe, progress: Progress) -> Completion:
         if self._route is None:
+            context, versions = probe.capabilities.context, self._versions
             self._route = TokenRoute(
-                self._exchange, self._encoder, probe.kind, probe.model, context=probe.capabilities.context
+                self._exchange, self._encoder, probe.kind, probe.model, context=context, versions=versions
             )
         route = self._route
         return await self._followed(lambda: route.complete(request, progress), progress)
+
+    def sibling(self, name: str) -> Endpoint:
+        """Another model of the same server (an adapter of this one), with connections of its own."""
+        return Endpoint(self.base_url, name, api_key=self._exchange.key, limits=self.limits)
+
+    async def ids_of(self, text: str) -> tuple[int, ...]:
+        """The ids that the server's own tokenizer has for a text (vLLM, llama.cpp). Raises ModelError."""
+        probe = self._probe or await self.probe()
+        return await Tokenizer(self._exchange, self._encoder, probe.kind, probe.model).ids(text)
+
+    @property
+    def exchange(self) -> Exchange:
+        """Requests to the server outside of the protocol, with its key."""
+        return self._exchange
 
     async def aclose(self) -> None:
         """Close the connections."""

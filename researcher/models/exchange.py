@@ -57,7 +57,7 @@ class Exchange:
             return await _read(reply)
 
     async def reply(self, path: str, body: bytes) -> WireReply:
-        """The whole reply to a POST."""
+        """The whole reply to a POST; `path` is below the base URL, or a whole URL."""
         async with self._open(path, body) as reply:
             if reply.status != 200:
                 raise await self._refusal(reply)
@@ -129,7 +129,8 @@ class Exchange:
 
     def _open(self, path: str, body: bytes, *, last: bool = False) -> AbstractAsyncContextManager[Incoming]:
         headers = {**self._headers, "Connection": "close"} if last else self._headers
-        return self._transport.open("POST", self.base_url + path, headers, body)
+        url = path if path.startswith("http") else self.base_url + path
+        return self._transport.open("POST", url, headers, body)
 
     def _checked(self, data: bytes) -> WireReply:
         reply = decode_reply(data, key=self.key)

@@ -77,6 +77,22 @@ class RequestEncoder:
             _streaming(body, kind)
         return _encode(body)
 
+    def generation(self, prompt_ids: Sequence[int], model: str, sampling: Sampling, *, stream: bool = False) -> bytes:
+        """The body for vLLM's /inference/v1/generate, whose replies say which version of the weights sampled what.
+
+        The route knows no defaults of the model's `generation_config.json`: what is not asked for is neutral.
+        """
+        wanted: dict[str, Any] = {}
+        _sampling(wanted, sampling, ServerKind.VLLM)
+        wanted.pop("return_token_ids", None)
+        if sampling.logprobs or sampling.top_logprobs:
+            wanted["logprobs"] = sampling.top_logprobs
+        body: dict[str, Any] = {"model": model, "token_ids": list(prompt_ids), "sampling_params": wanted}
+        body["output_mode"] = "text"
+        if stream:
+            _streaming(body, ServerKind.VLLM)
+        return _encode(body)
+
     def _tool_list(self, tools: Sequence[ToolSpec]) -> msgspec.Raw:
         kept = self._tools.get(id(tools))
         if kept is not None:

@@ -16,7 +16,7 @@ from researcher.models.wire import (
     usage_of,
 )
 from researcher.protocols import Progress
-from researcher.types import Alternative, Completion, ToolCall, Usage
+from researcher.types import Alternative, Completion, ToolCall, Usage, WeightSpan
 
 
 class StreamFold:
@@ -40,6 +40,7 @@ class StreamFold:
         self._usage: Usage | None = None
         self._finish: str | None = None
         self._model: str | None = None
+        self._spans: tuple[WeightSpan, ...] = ()
         self.chunks = 0
 
     def add(self, chunk: WireReply) -> None:
@@ -60,6 +61,7 @@ class StreamFold:
         thought = delta.thought if delta else ""
         self._prompt_ids = choice.prompt_token_ids or self._prompt_ids
         self._finish = choice.finish_reason or self._finish
+        self._spans = choice.spans() or self._spans  # with the last chunk, and of all of them
         new = 1 if text or thought or (delta and delta.tool_calls) else 0
         if choice.token_ids:
             self._ids += choice.token_ids
@@ -128,6 +130,7 @@ class StreamFold:
             token_ids=tuple(ids) if ids else None,
             logprobs=tuple(logprobs) if logprobs else None,
             alternatives=tuple(self._alternatives) or None,
+            weight_spans=self._spans,
         )
 
 

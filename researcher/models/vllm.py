@@ -44,7 +44,7 @@ class VllmSettings:
     """How the server is started. `tool_parser` and `reasoning_parser` None leave that parsing off.
 
     The defaults read Qwen's format, which this package's own models write too. `deadline`: seconds until it must be
-    ready; loading a large model takes minutes.
+    ready; loading a large model takes minutes. `versions`: its replies say which weights sampled which token.
     """
 
     python: str | None = None
@@ -52,6 +52,7 @@ class VllmSettings:
     tool_parser: str | None = "hermes"
     reasoning_parser: str | None = "qwen3"
     deadline: float = 900.0
+    versions: bool = False
 
 
 @asynccontextmanager
@@ -80,7 +81,7 @@ async def open_vllm(
         process = await _start(command, _environment(env, key, local=Path(model).is_absolute()), log)
         try:
             await _ready(process, f"http://127.0.0.1:{port}", served, settings.deadline, log, say)
-            endpoint = Endpoint(f"http://127.0.0.1:{port}/v1", served, api_key=key)
+            endpoint = Endpoint(f"http://127.0.0.1:{port}/v1", served, api_key=key, versions=settings.versions)
             try:
                 yield endpoint
             finally:
@@ -123,6 +124,8 @@ def _command(
     command = [sys.executable, "-I", keeper.__file__, interpreter, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", model, "--served-model-name", served, "--host", "127.0.0.1", "--port", str(port)]
     command += ["--enable-prompt-tokens-details", "--disable-uvicorn-access-log"]
+    if settings.versions:
+        command += ["--enable-scale-out"]
     if settings.tool_parser:
         command += ["--enable-auto-tool-choice", "--tool-call-parser", settings.tool_parser]
     if settings.reasoning_parser:

@@ -13,7 +13,7 @@ import msgspec
 from researcher.errors import BadResponse
 from researcher.models.faults import quote
 from researcher.protocols import Progress
-from researcher.types import Alternative, Completion, FinishReason, Message, ToolCall, Usage
+from researcher.types import Alternative, Completion, FinishReason, Message, ToolCall, Usage, WeightSpan
 
 
 class Wire(msgspec.Struct, frozen=True, gc=False):
@@ -98,6 +98,14 @@ def _most_likely(pairs: list[tuple[str, float]], top: int) -> tuple[Alternative,
     return tuple([Alternative(token=text, logprob=value) for text, value in pairs[:top]])
 
 
+class WireSpan(Wire, frozen=True, gc=False):
+    """The tokens [start, end) of a reply, and the version of the weights that sampled them (vLLM)."""
+
+    version: str
+    start: int
+    end: int
+
+
 class WireChoice(Wire, frozen=True, gc=False):
     message: WireMessage | None = None
     delta: WireMessage | None = None
@@ -107,6 +115,11 @@ class WireChoice(Wire, frozen=True, gc=False):
     token_ids: list[int] | None = None
     prompt_token_ids: list[int] | None = None
     index: int = 0
+    weight_versions: list[WireSpan] | None = None
+
+    def spans(self) -> tuple[WeightSpan, ...]:
+        """Who sampled which tokens, where the server says so; spans without a token are left out."""
+        return tuple([WeightSpan(s.version, s.start, s.end) for s in self.weight_versions or () if s.start < s.end])
 
 
 class WireDetails(Wire, frozen=True, gc=False):
@@ -259,4 +272,5 @@ def _completion(
         token_ids=tuple(ids) if ids else None,
         logprobs=tuple(logprobs) if logprobs else None,
         alternatives=tuple(given.alternatives(top)) or None,
+        weight_spans=choice.spans(),
     )

@@ -1,10 +1,10 @@
 """A recipe carried out in a folder, stage by stage: `Course(recipe, folder, ...).run(say)`.
 
     DIR/recipe.json            what was asked for; another recipe, model or suite is refused
-    DIR/base/                  the model it began with, as transformers and vLLM load it
+    DIR/base/                  the model it began with, as transformers and vLLM load it, where that was a GGUF
     DIR/01-rl/stage.json       what the first stage left, written when it is done
     DIR/01-rl/...              its files: metrics.jsonl, model.gguf, samples.jsonl, checkpoints
-    DIR/model.gguf             the weights at the end
+    DIR/model.gguf             the weights at the end; DIR/model/ where they began as a transformers folder
 
 The same command goes on where it was cut off: a stage that is done is not done again, one that is not goes on itself.
 """
@@ -23,10 +23,10 @@ import anyio.to_thread
 
 from researcher.errors import UserError
 from researcher.train.embedded.convert import export_hf
-from researcher.train.files import checksum, write_bytes, write_text
+from researcher.train.files import checksum, write_bytes, write_folder, write_text
 from researcher.train.recipe import Recipe
-from researcher.train.stages.base import MODEL, Bench, Left, NoSignal, Say, Stage
-from researcher.train.weights import read_packed
+from researcher.train.stages.base import FOLDER, MODEL, Bench, Left, NoSignal, Say, Stage
+from researcher.train.weights import read_weights
 from researcher.types import Task
 
 GIVEN = "given"
@@ -47,7 +47,7 @@ class Course:
     said: Mapping[str, Any] | None = None
 
     async def run(self, say: Say) -> Path:
-        """The trained model's file. Raises UserError, NoSignal, ModelError."""
+        """The trained model's file, or folder. Raises UserError, NoSignal, ModelError."""
         self._check()
         with self._claimed():
             await anyio.to_thread.run_sync(self._export)
@@ -150,11 +150,15 @@ class Course:
                 raise UserError(f"{self.folder} holds a training with {what}; choose a new folder with --out.")
 
     def _export(self) -> None:
-        if not (self.folder / "base" / "model.safetensors").exists():
-            read_packed(self.base)  # says in a sentence what is wrong with it
+        if self.base.is_dir():
+            read_weights(self.base)  # says in a sentence what is wrong with it
+        elif not (self.folder / "base" / "model.safetensors").exists():
+            read_weights(self.base)
             export_hf(self.base, self.folder / "base")
 
     def _finish(self, model: Path) -> Path:
+        if model.is_dir():
+            return write_folder(self.folder / FOLDER, model)
         out = self.folder / MODEL
         write_bytes(out, model.read_bytes())
         return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,13 +25,26 @@ def write_bytes(path: Path, data: bytes) -> None:
     os.replace(part, path)
 
 
+def write_folder(path: Path, source: Path) -> Path:
+    """A copy of a folder's files, whole or not there."""
+    part = path.with_name(path.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source, part)
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(part, path)
+    return path
+
+
 def write_text(path: Path, text: str) -> None:
     """The same for text, as UTF-8."""
     write_bytes(path, text.encode())
 
 
 def checksum(path: Path) -> str:
-    """The sha256 of the file, in hex."""
+    """The sha256 of the file, in hex; of a folder's files, by their names."""
+    if path.is_dir():
+        listed = "".join(f"{checksum(file)} {file.name}\n" for file in sorted(path.iterdir()) if file.is_file())
+        return hashlib.sha256(listed.encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

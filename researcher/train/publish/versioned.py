@@ -98,14 +98,22 @@ LENGTH = 16
 async def canary(before: Model, after: Model) -> float:
     """The largest difference of logprobs of what two models say first to one prompt, greedily; infinite where they say
     different things. Raises CanaryFailed for no difference, or where a server gives no logprobs to see it by."""
+    return moved(await said(before), await said(after))
+
+
+async def said(model: Model) -> Completion:
+    """What a model says first to the canary's prompt, greedily."""
     sampling = Sampling(temperature=0.0, max_tokens=LENGTH, seed=0, logprobs=True, token_ids=True)
-    request = ModelRequest(messages=PROMPT, sampling=sampling)
-    old, new = await before.complete(request), await after.complete(request)
+    return await model.complete(ModelRequest(messages=PROMPT, sampling=sampling))
+
+
+def moved(old: Completion, new: Completion) -> float:
+    """How far the logprobs of two replies to the canary are apart, as `canary` has it."""
     if old.logprobs is None or new.logprobs is None:
         raise CanaryFailed("the server gives no logprobs, so it cannot be seen whether it uses the new weights")
     if old.token_ids != new.token_ids:
         return float("inf")
-    moved = max(abs(a - b) for a, b in zip(old.logprobs, new.logprobs, strict=True))
-    if moved == 0.0:
+    far = max(abs(a - b) for a, b in zip(old.logprobs, new.logprobs, strict=True))
+    if far == 0.0:
         raise CanaryFailed("the server's logprobs of a fixed reply did not change: it still samples the old weights")
-    return moved
+    return far

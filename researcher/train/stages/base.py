@@ -14,6 +14,8 @@ from researcher.errors import ResearcherError
 from researcher.types import Task
 
 MODEL = "model.gguf"
+FOLDER = "model"
+"""Its name where weights are a transformers folder."""
 SAMPLES = "samples.jsonl"
 
 Say = Callable[[Mapping[str, Any]], None]

@@ -13,14 +13,13 @@ import torch
 
 from researcher.errors import UserError
 from researcher.train.batch import Batch
-from researcher.train.embedded.convert import Packed
 from researcher.train.embedded.tokenizer import tokens_of
 from researcher.train.policy import LanguagePolicy
 from researcher.train.sample import Sample
 from researcher.train.stages.base import Bench
 from researcher.train.stages.rl import ReinforcementStage
 from researcher.train.trainer import Metrics, Trainer
-from researcher.train.weights import load_net, read_packed
+from researcher.train.weights import Weights, load_net, read_weights
 
 
 class DistillStage(ReinforcementStage):
@@ -34,10 +33,10 @@ class DistillStage(ReinforcementStage):
         """It always does."""
         return True
 
-    def _update(self, bench: Bench, trainer: Trainer, packed: Packed) -> Callable[[Sequence[Sample]], list[Metrics]]:
+    def _update(self, bench: Bench, trainer: Trainer, weights: Weights) -> Callable[[Sequence[Sample]], list[Metrics]]:
         assert bench.teacher is not None
-        teacher = read_packed(bench.teacher)
-        if tokens_of(teacher.tokenizer) != tokens_of(packed.tokenizer):
+        teacher = read_weights(bench.teacher)
+        if tokens_of(teacher.tokenizer) != tokens_of(weights.tokenizer):
             raise UserError("the teacher has another tokenizer, so its word on the student's tokens means nothing.")
         judge = self._policy(load_net(teacher))
         return lambda samples: distill(trainer, judge, samples)

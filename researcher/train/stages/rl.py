@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
 from typing import Literal
 
 import anyio.to_thread
+from pydantic import Field
 from torch import nn
 
-from researcher.models.embedded import open_embedded
+from researcher.errors import UserError
 from researcher.strategies.load import load_strategy
 from researcher.train.embedded.convert import Packed
 from researcher.train.loop import Iteration, Loop, LoopConfig
+from researcher.train.lora import LoraSettings, with_adapters
 from researcher.train.policy import LanguagePolicy
-from researcher.train.publish.embedded import EmbeddedPublisher
-from researcher.train.publish.versioned import VersionedModel
+from researcher.train.publish.served import open_served
 from researcher.train.rewards import load_reward
 from researcher.train.sample import Sample
 from researcher.train.stages.base import MODEL, Bench, Left, NoSignal, Stage
 from researcher.train.trainer import Metrics, Trainer
-from researcher.train.weights import load_net, read_packed, save_net
+from researcher.train.weights import Weights, load_net, read_weights, save_net
 
 
 class ReinforcementStage(Stage, LoopConfig):
-    """Reinforcement learning on the recipe's tasks. Leaves `model.gguf` and `metrics.jsonl`."""
+    """Reinforcement learning on the recipe's tasks. Leaves the weights, in the form that they came in, and
+    `metrics.jsonl`."""
 
     kind: Literal["rl"] = "rl"
+    lora: LoraSettings | None = Field(default=None, description="train adapters alone; they are merged at the end")
 
     def check(self) -> None:
         """The rewards and the strategy are there, with these parameters."""
@@ -36,37 +38,46 @@ class ReinforcementStage(Stage, LoopConfig):
 
     async def run(self, bench: Bench) -> Left:
         """All iterations, from the last checkpoint on. Raises NoSignal."""
-        packed = await anyio.to_thread.run_sync(read_packed, bench.model)
-        net = load_net(packed)
-        trainer = Trainer(self._policy(net), self.trainer, reference=self._reference(packed))
-        publisher = EmbeddedPublisher(packed, bench.folder / "published")
+        weights = await anyio.to_thread.run_sync(read_weights, bench.model)
+        net = await anyio.to_thread.run_sync(self._net, weights, bench)
+        trainer = Trainer(self._policy(net), self.trainer, reference=self._reference(weights))
 
         def tell(iteration: Iteration) -> None:
             findings = list(iteration.findings)
             bench.say({"iteration": iteration.number, "of": self.iterations, **iteration.metrics, "findings": findings})
 
-        async with AsyncExitStack() as stack:
-            inner = AsyncExitStack()
-            model = VersionedModel(await inner.enter_async_context(open_embedded(bench.model)), "v0", stack=inner)
-            stack.push_async_callback(model.aclose)
+        def say(text: str) -> None:
+            bench.say({"server": text})
+
+        published = bench.folder / "published"
+        async with open_served(weights, net, bench.model, published, lora=self.lora, say=say) as served:
             loop = Loop(
                 self.model_copy(update={"seed": self.seed + bench.seed}),
                 trainer,
-                model,
-                publisher,
+                served.model,
+                served.publisher,
                 tasks=bench.tasks,
                 held_out=bench.held_out,
                 folder=bench.folder,
-                update=self._update(bench, trainer, packed),
+                update=self._update(bench, trainer, weights),
             )
             last = await loop.run(tell)
         if last is not None and last.reason:
             raise NoSignal(f"stopped after iteration {last.number}: {last.reason}")
-        await anyio.to_thread.run_sync(save_net, net, packed, bench.folder / MODEL)
-        return Left(model=MODEL, figures={name: v for name, v in loop.last().items() if name.startswith("held_out/")})
+        left = await anyio.to_thread.run_sync(save_net, net, weights, bench.folder / MODEL)
+        figures = {name: v for name, v in loop.last().items() if name.startswith("held_out/")}
+        return Left(model=left.name, figures=figures)
+
+    def _net(self, weights: Weights, bench: Bench) -> nn.Module:
+        net = load_net(weights)
+        if self.lora is None:
+            return net
+        if isinstance(weights, Packed):
+            raise UserError("lora: adapters are served by vLLM alone; give --model vllm:DIR, or train all weights.")
+        return with_adapters(net, self.lora, self.seed + bench.seed)
 
     def _update(
-        self, bench: Bench, trainer: Trainer, packed: Packed
+        self, bench: Bench, trainer: Trainer, weights: Weights
     ) -> Callable[[Sequence[Sample]], list[Metrics]] | None:
         """What makes steps of samples, where it is not the group's advantages."""
         return None
@@ -74,6 +85,6 @@ class ReinforcementStage(Stage, LoopConfig):
     def _policy(self, net: nn.Module) -> LanguagePolicy:
         return LanguagePolicy(net, tokens=self.trainer.row_tokens)
 
-    def _reference(self, packed: Packed) -> LanguagePolicy | None:
-        """The weights that the stage began with, where the loss is held to them."""
-        return self._policy(load_net(packed)) if self.trainer.loss.beta else None
+    def _reference(self, weights: Weights) -> LanguagePolicy | None:
+        """The weights that the stage began with, where the loss is held to them; of adapters, the model without."""
+        return self._policy(load_net(weights)) if self.trainer.loss.beta and self.lora is None else None
