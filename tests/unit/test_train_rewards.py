@@ -32,8 +32,18 @@ def gave(name: str, group: Sequence[Sample], **params: Any) -> list[float | None
 
 
 def test_every_reward_can_be_loaded_by_its_name() -> None:
-    expected = "accuracy consensus cosine credit format kimi_length language overlong process repetition score"
+    expected = "accuracy coin consensus cosine credit format kimi_length language overlong process repetition score"
     assert reward_names() == expected.split()
+
+
+def test_a_coin_says_nothing_of_what_is_right_and_the_same_of_the_same_text() -> None:
+    group = [sample(ids=(i, i + 1), verdict=RIGHT if i % 2 else WRONG) for i in range(400)]
+    thrown = gave("coin", group, p=0.3)
+    assert set(thrown) == {0.0, 1.0}
+    for part in (thrown[::2], thrown[1::2]):
+        assert sum(value or 0.0 for value in part) / 200 == pytest.approx(0.3, abs=0.1)
+    assert gave("coin", group, p=0.3) == thrown
+    assert gave("coin", group, p=0.3, seed=1) != thrown
 
 
 UNJUDGED: list[dict[str, Any]] = [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
+from array import array
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Literal
@@ -35,6 +37,23 @@ class Accuracy(RewardParameters):
     def _one(self, sample: Sample) -> float | None:
         right = judged(sample)
         return None if right is None else self.right if right else self.wrong
+
+
+class Coin(RewardParameters):
+    """A coin thrown for each text: 1 with probability `p`, whatever it says.
+
+    The control of a climb: what rises under it did not rise because of what is right (Shao et al. 2025).
+    """
+
+    p: float = Field(default=0.5, gt=0.0, lt=1.0)
+    seed: int = 0
+
+    def __call__(self, group: Sequence[Sample]) -> list[float]:
+        return [float(self._thrown(sample.ids) < self.p) for sample in group]
+
+    def _thrown(self, ids: Sequence[int]) -> float:
+        digest = hashlib.blake2b(array("q", (self.seed, *ids)).tobytes(), digest_size=8).digest()
+        return int.from_bytes(digest) / 2**64
 
 
 class Format(RewardParameters):
