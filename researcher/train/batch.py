@@ -27,7 +27,8 @@ class Batch:
     rollout. reference: log pi_ref. Component weights: `policy` (defaults to the mask), `cross_entropy` and
     `reference_kl`, each float32, 0 where the component does not count the token; `topk` too, the weights of the KL to
     a teacher, whose most likely tokens at this place are `topk_ids` and their logprobs `topk_logprobs`, [N, K] each
-    (fewer than K: id -1, logprob -inf). `temperature`: that of sampling, [S].
+    (fewer than K: id -1, logprob -inf). `labels`: what a head should say of the step that ends here, in [0, 1], nan
+    where none does. `temperature`: that of sampling, [S].
     """
 
     ids: Tensor
@@ -45,6 +46,7 @@ class Batch:
     topk: Tensor | None = None
     topk_ids: Tensor | None = None
     topk_logprobs: Tensor | None = None
+    labels: Tensor | None = None
 
     @classmethod
     def of(cls, samples: Sequence[Sample], advantages: Sequence[NDArray[np.float64]] | None = None) -> Batch:

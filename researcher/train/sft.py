@@ -59,14 +59,16 @@ def fine_tune(
     tell: Callable[[int, Metrics], None] = lambda step, metrics: None,
     make: Callable[[Sequence[int]], Batch] | None = None,
     loss: LossConfig | None = None,
+    policy: LanguagePolicy | None = None,
 ) -> Metrics:
     """Train `net` in place, from the folder's last checkpoint on; the losses of its first and last steps.
 
-    `make` gives the batch of some of the examples, where another loss than cross-entropy is wanted of them.
+    `make` gives the batch of some of the examples, and `policy` its scores, where another loss than cross-entropy is
+    wanted of them.
     """
     total = steps or config.steps(len(examples))
     trainer = Trainer(
-        LanguagePolicy(net, tokens=config.row_tokens),
+        policy or LanguagePolicy(net, tokens=config.row_tokens),
         TrainerConfig(
             rate=config.rate, warmup=round(config.warmup * total), schedule="cosine", steps=total,
             weight_decay=config.weight_decay, clip=config.clip, row_tokens=config.row_tokens, seed=seed,

@@ -4,6 +4,7 @@ from researcher.train.stages.base import Bench, Left, Stage
 from researcher.train.stages.curate import CurationStage
 from researcher.train.stages.distill import DistillStage
 from researcher.train.stages.filter import FilterStage
+from researcher.train.stages.head import HeadStage
 from researcher.train.stages.journey import JourneyStage
 from researcher.train.stages.label import LabellingStage
 from researcher.train.stages.rationalise import RationaliseStage
@@ -21,6 +22,7 @@ KINDS: dict[str, type[Stage]] = {
     "distill": DistillStage,
     "journey": JourneyStage,
     "label": LabellingStage,
+    "head": HeadStage,
     "rationalise": RationaliseStage,
     "topk": TopKStage,
 }
