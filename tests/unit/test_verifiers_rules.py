@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
+import resource
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 
 import pytest
 from researcher_tools.verifiers import get_verifier
@@ -152,6 +155,22 @@ async def test_json_schema_says_what_is_wrong(
     verdict = await schema_verifier.verify(Task(question="q", data={"schema": schema}), answer)
     assert verdict.status.value == status, verdict.reason
     assert verdict.reason == reason if reason is not None else verdict.reason
+
+
+@pytest.mark.slow
+async def test_a_validation_runs_in_a_process_that_holds_many_files(schema_verifier: JsonSchema) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] < 2048:
+        pytest.skip("fewer files may be open")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], 2048), limits[1]))
+    with ExitStack() as held:
+        held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        for _ in range(1100):
+            held.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        await schema_verifier.aclose()  # the next one's pipes have numbers above 1,023
+        verdict = await schema_verifier.verify(Task(question="q", data={"schema": True}), "1")
+        assert (verdict.status, verdict.reason) == (VerdictStatus.CORRECT, "")
+        await schema_verifier.aclose()
 
 
 @pytest.mark.slow

@@ -163,7 +163,7 @@ class _Child:
             env={**environment, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
             start_new_session=True,  # an interrupt at the terminal is the host's to handle
         )
-        self._finalizer = weakref.finalize(self, _end, self._process)
+        self._finalizer = weakref.finalize(self, reap, self._process)
         try:
             self._receive(monotonic() + START_SECONDS, 4096)
         except OutOfBounds as error:
@@ -195,7 +195,7 @@ class _Child:
         number, view = self._process.stdin.fileno(), memoryview(data)
         os.set_blocking(number, False)
         while view:
-            _wait([], [number], end)
+            wait([], [number], end)
             try:
                 view = view[os.write(number, view[: 2**20]) :]
             except BlockingIOError:
@@ -214,7 +214,7 @@ class _Child:
         assert self._process.stdout is not None
         number, data = self._process.stdout.fileno(), bytearray()
         while len(data) < length:
-            _wait([number], [], end)
+            wait([number], [], end)
             part = os.read(number, min(length - len(data), 2**20))
             if not part:
                 raise _crash()
@@ -222,7 +222,8 @@ class _Child:
         return bytes(data)
 
 
-def _wait(readable: list[int], writable: list[int], end: float) -> None:
+def wait(readable: list[int], writable: list[int], end: float) -> None:
+    """Block until one of these descriptors is ready. Raises TimeoutError at `end`, by the monotonic clock."""
     poll = select.poll()  # select() would fail at descriptors above 1,023
     for number in readable:
         poll.register(number, select.POLLIN)
@@ -254,7 +255,8 @@ def _megabytes(number: int) -> str:
     return f"{number / 2**20:.3g} MB"
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def reap(process: subprocess.Popen[bytes]) -> None:
+    """End the process, wait for it and close its pipes."""
     process.kill()
     process.wait()
     for pipe in (process.stdin, process.stdout):

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import subprocess
 import sys
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
 from time import monotonic
 from typing import Any
 
 import anyio
 import anyio.to_thread
+
+from researcher_tools.bounded import reap, wait
 
 START_SECONDS = 120.0
 MEMORY = 2 * 2**30
@@ -91,7 +91,7 @@ class Worker:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
         self._process = process
-        weakref.finalize(self, _kill, process)
+        weakref.finalize(self, reap, process)
         try:
             self._reply(process, START_SECONDS)
         except (OSError, ValueError, TimeoutError) as error:
@@ -101,12 +101,13 @@ class Worker:
 
     def _reply(self, process: subprocess.Popen[bytes], seconds: float) -> Reply:
         assert process.stdout is not None
-        end, data = monotonic() + seconds, b""
+        number, end, data = process.stdout.fileno(), monotonic() + seconds, b""
         while not data.endswith(b"\n"):
-            ready, _, _ = select.select([process.stdout], [], [], max(0.0, end - monotonic()))
-            if not ready:
-                raise TimeoutError(f"{self._what} did not end within {seconds:g} s")
-            part = os.read(process.stdout.fileno(), 4096)
+            try:
+                wait([number], [], end)
+            except TimeoutError:
+                raise TimeoutError(f"{self._what} did not end within {seconds:g} s") from None
+            part = os.read(number, 4096)
             if not part:
                 raise OSError(f"the process of {self._what} died on this answer")
             data += part
@@ -115,17 +116,8 @@ class Worker:
 
     def _end(self) -> None:
         if self._process is not None:
-            _kill(self._process)
+            reap(self._process)
             self._process = None
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with suppress(OSError):
-                pipe.close()
 
 
 def answer_lines(prepare: Callable[[], Callable[[Reply], Reply]]) -> None:
