@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json as jsonlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import anyio
 import typer
 
 from researcher.cli.options import Json, home_of
 from researcher.cli.output import Output
 from researcher.errors import UserError
+from researcher.models.uri import parse_model_uri
 
 if TYPE_CHECKING:
-    from researcher.train.analyse.report import Analysis
+    from researcher.train.analyse.report import Analysis, Judged
+    from researcher.train.analyse.thoughts import Thought
 
 
 def analyse(
@@ -24,6 +28,8 @@ def analyse(
     by: Annotated[
         str, typer.Option(help="correctness, iteration, strategy, source, model, outcome; a+b crosses two.")
     ] = "correctness,iteration,strategy",
+    judge: Annotated[str | None, typer.Option(help="A model that labels some thoughts too: a URI as in run.")] = None,
+    judged: Annotated[int, typer.Option(help="How many thoughts the judge is given, drawn evenly.")] = 100,
     out: Annotated[Path | None, typer.Option(help="A folder for report.md, analysis.json, threads and charts.")] = None,
     json: Json = False,
 ) -> None:
@@ -34,17 +40,35 @@ def analyse(
     from researcher.train.analyse.report import markdown
 
     wanted = keys(by)
-    survey = Survey(sources(paths or [home_of(None)]))
+    if judge is not None:
+        parse_model_uri(judge)
+    if judged < 1:
+        raise UserError(f"--judged {judged}: give 1 or more.")
+    survey = Survey(sources(paths or [home_of(None)]), sampled=0 if judge is None else judged)
     found = put_together(survey, wanted)
     output = Output(json=json)
     if found is None:
         raise UserError(_nothing(survey.runs, [f"{path.name}: {why}" for path, why in survey.unreadable]))
     for name, why in found.unreadable:
         output.note(f"not read: {name}: {why}")
+    if judge is not None:
+        found = found._replace(judged=anyio.run(_ask, judge, survey.kept()))
     output.data(markdown(found))
     _lines(output, found)
     if out is not None:
         _write(out, found, output)
+
+
+async def _ask(uri: str, kept: Sequence[tuple[str, Thought]]) -> Judged:
+    from researcher.models.uri import open_model
+    from researcher.train.analyse.judge import Judge
+
+    async with open_model(uri) as model:
+        asked = Judge(model)
+        told = await asked.compare(kept)
+    if not told.thoughts:
+        raise UserError(f"--judge {uri}: it labelled none of {len(kept)} thoughts; the first: {asked.failed[0]}")
+    return told
 
 
 def _nothing(runs: int, unreadable: list[str]) -> str:

@@ -23,11 +23,13 @@ class Labelled(NamedTuple):
 
 
 def labels(unit: str) -> Labels:
-    """The behaviours of one unit by its wording; none for code."""
+    """The behaviours of one unit by its wording; none for code. That a way fails ("so this doesn't work") is turning
+    back, and no conclusion besides."""
     if is_code(unit):
         return frozenset()
     text = unit[:MAX_UNIT].replace("’", "'")
-    return frozenset(pattern.behaviour for pattern in PATTERNS if pattern.wording.search(text))
+    found = frozenset(pattern.behaviour for pattern in PATTERNS if pattern.wording.search(text))
+    return found - {Behaviour.SUMMING_UP} if Behaviour.BACKTRACKING in found else found
 
 
 def labelled(thought: str) -> Labelled:

@@ -57,11 +57,11 @@ _LET = (
 _NOT = r"(?:n't| not)(?: (?:seem to|really|quite|even|actually|going to))?"
 
 _NOTATION = (
-    _pattern(_E, "57: 57-55=2 55+57=112 | 10+5=15 no", rf"^{_NUMBER}: *(?:{_SUM}|$)"),
+    _pattern(_E, "57: 57-55=2 55+57=112 | 10+5=15 no", rf"^{_NUMBER}: *(?:{_NUMBER}\s*[-+*/]|$)"),
     _pattern(_E, "try 69-30=39: 39 26 49", rf"^try {_NUMBER}"),
-    _pattern(_B, "57: 57-55=2 | 10+5=15 no", rf"^{_NUMBER}(?: {_NUMBER})*:.*\bno$"),
+    _pattern(_B, "57: 57-55=2 | 10+5=15 no", r"^(?:check |try )?[-(\d][^a-z]*=.*\bno$"),
     _pattern(_V, "check 10/5=2 57-2=55", rf"^check {_NUMBER}"),
-    _pattern(_V, "4 36 37 68: 68-4=64 64-37=27 no", rf"^(?:{_NUMBER} ){{2,}}{_NUMBER}: *{_SUM}"),
+    _pattern(_V, "4 36 37 68: 68-4=64 64-37=27 no", rf"^(?:{_NUMBER} ){{2,}}{_NUMBER}: *{_SUM}[^|]*$"),
     _pattern(_G, "Q: Find the town of Duje Tower.", r"^(?:q: *)?find (?:the|what|who|where|when|out|how)\b"),
     _pattern(_B, "Not there.", r"^not (?:there|here|found)\b"),
     _pattern(_E, "Search again.", r"^search again\b"),
@@ -75,30 +75,40 @@ _EXPLORING = (
     _pattern(
         _E,
         "Hmm, what if x is negative?",
-        rf"{_OPEN}(?:alternatively|what (?:if|about)|how about|suppose|assume|say we|imagine)\b",
+        rf"{_OPEN}(?:alternative(?:ly)?|what (?:if|about)|how about|suppose|assume|say we|imagine)\b",
         rf"{_OPEN}or,? (?:maybe|perhaps|we could|i could|try)\b",
-    ),
-    _pattern(
-        _E, "Maybe I can factor it.", rf"{_OPEN}(?:maybe|perhaps|possibly)\b(?! (?:that is|that's|this is|not)\b)"
+        r"\bhow about\b|\bwhat if\b",
     ),
     _pattern(
         _E,
+        "Maybe I can factor it.",
+        rf"{_OPEN}(?:maybe|perhaps|possibly)\b(?! (?:that is|that's|this is|not|(?:i|we) (?:made|mis|"
+        rf"should (?:check|ver|re)|"
+        r"need to (?:check|ver|re)))\w*\b)",
+        r"\b(?:i|we) (?:might|may|could) (?:be able to|also|instead|try|use)\b",
+    ),
+    _pattern(_E, "Can we put 4 on top of 2?", rf"{_OPEN}(?:can|could) (?:we|i|you)\b.*\?"),
+    _pattern(
+        _E,
         "Another approach: use symmetry.",
-        r"\b(?:another|a different|other|an alternative|one) (?:possible )?(?:way|approach|idea|option|possibility|"
-        r"method|"
-        r"route|angle|strategy|interpretation|combination|candidate)s?\b",
+        r"\b(?:another|a different|other|an alternative|one|a neater|a better|a simpler) (?:possible )?(?:way|"
+        r"approach|idea|"
+        r"option|possibility|method|route|angle|strategy|interpretation|combination|candidate)s?\b",
     ),
     _pattern(
         _E,
         "Let me try 40 * 2 first.",
-        rf"{_LET} (?:try|consider|explore|think about|look at|see what|experiment|start with|use|switch)(?:ing)?\b"
-        r"(?! (?:to )?(?:verif|check|recall|remember))",
+        rf"{_LET} (?:try|explore|look at|see what|experiment|start with|switch)(?:ing)?\b",
+        r"\bconsider(?:ing)? (?:instead|also|if|what|another|other|an? (?:different|special)|"
+        r"(?:the )?(?:\w+ )?(?:cases?|possibilit|alternative|option|example))",
+        r"\btry(?:ing)? (?:\w+ing|an?|the|another|other|with|instead|different|some|\d+)\b",
     ),
     _pattern(
         _E,
         "If we start with 75, we need 14 more.",
         rf"{_OPEN}if (?:we|i) (?:take|use|try|start|choose|pick|multiply|add|subtract|divide|combine)\b",
-        rf"{_OPEN}(?:try(?:ing)?|consider(?:ing)?|instead,|case \d|option \d|using)\b",
+        rf"{_OPEN}(?:instead,|case \d|option \d)",
+        r"\binstead of\b.*\?",
     ),
 )
 """Another way."""
@@ -109,42 +119,48 @@ _TURNING_BACK = (
         "That doesn't work.",
         rf"\b(?:does|did|do|would|will|can|could){_NOT} (?:work|help|lead|fit|match|satisfy|give|get us|get me|"
         rf"make sense|"
-        r"add up|equal|reach|hold)",
-        rf"\b(?:is|was|are){_NOT} (?:right|correct|true|possible|valid|enough|allowed|helpful|useful|working|"
-        rf"the target|"
-        r"what we|equal)\b",
+        r"add up|equal|reach|hold|be right)",
+        r"\b(?:does|did)(?:n't| not) (?:seem|look|sound|feel|appear) (?:to be )?(?:right|correct|possible|promising)",
+        rf"\b(?:is|was|are){_NOT} (?:right|correct|true|possible|valid|allowed|helpful|working|going to work|an option|"
+        r"the target|what we)\b",
     ),
     _pattern(
         _B,
         "Wait, that's wrong.",
-        r"\b(?:that|this|it|which|i|we|my|the)(?:'s| is| was| seems| must be| are)?(?: all| clearly| still)? (?:wrong|"
+        r"\b(?:that|this|it|which|i|we|my)(?:'s| is| was| seems| must be| are| am)?(?: all| clearly| still)? (?:wrong|"
         r"incorrect|impossible|mistaken|a mistake|an error|a dead end|not (?:right|correct|it|good|an integer|"
-        r"a whole))\b",
+        r"a whole))\b[^?]*$",
     ),
     _pattern(
         _B,
         "Let me go back to the second step.",
         r"\b(?:go(?:ing)?|step(?:ping)?|turn(?:ing)?|come|circle) back\b(?! and (?:check|verify))",
-        r"\bbacktrack|\bstart(?:ing)? (?:over|again|from scratch|afresh)|\bscra(?:p|tch) (?:that|this)|\bnever ?mind\b",
-        r"\bgiv(?:e|ing) up\b|\babandon|\bdiscard|\brul(?:e|es|ed|ing) (?:it |that |this )?out\b|\bdead end\b|"
-        r"\bno luck\b",
+        r"\bbacktrack|\bstart(?:ing)? (?:over|again|from scratch|afresh)|\bscra(?:p|tch) (?:that|this)",
+        r"\bnever ?mind\b|\bgiv(?:e|ing) up\b|\babandon|\bdiscard|\bdead end\b|\bno luck\b|\bis out\b",
+        r"\brul(?:e|es|ed|ing) (?:\w+ )?out\b|\bstuck\b|\b(?:getting|gets) (?:too )?(?:complex|complicated|messy|long|"
+        r"nowhere)\b",
+        rf"{_LET} (?:reconsider|re-?think|think again|re-?do|re-?start|re-?read)\b",
     ),
     _pattern(
         _B,
         "I made a mistake there.",
-        r"\b(?:i|we)(?:'ve| have| must have| may have| might have| think i)? (?:made (?:a|an) (?:\w+ )?(?:mistake|"
-        r"error|"
-        r"slip)|mis(?:calculated|read|took|counted|understood|applied|remembered)|messed up|forgot|overlooked|confused|"
-        r"mixed up)",
+        r"(?<!maybe )(?<!perhaps )(?<!if )(?<!whether )\b(?:i|we)(?:'ve| have| must have| think i)? (?:made (?:a|an) "
+        r"(?:\w+ )?(?:mistake|error|slip)|mis(?:calculated|read|took|counted|understood|applied|remembered)|messed up|"
+        r"forgot|overlooked|confused|mixed up)[^?]*$",
     ),
     _pattern(
         _B,
         "91 is too big.",
-        r"\b(?:too (?:big|large|high|small|low|far|much|many|little|long|short)|not (?:close )?enough|"
-        r"contradict(?:s|ion|ory)|"
-        r"fails?|failed|doesn't|overshoots?|leads? nowhere|no good)(?=[.!,;]|$)",
+        r"\b(?:too (?:big|large|high|small|low|far|much|many|little|long|short)|not (?:close )?enough|fails?|failed|"
+        r"doesn't|overshoots?|leads? nowhere|no good)(?=[.!,;]|$)",
+        r"\b(?:contradicts?|contradiction|contradictory)\b[^?]*$",
     ),
-    _pattern(_B, "Wait, no.", rf"{_OPEN}no(?=[,.!]|$)|\bno, (?:wait|that|this|it|not)\b|\bon second thought"),
+    _pattern(
+        _B,
+        "Wait, no.",
+        rf"{_OPEN}no(?=[,.!]|$)|\bno, (?:wait|that|this|it|not)\b|\bso no\b|\bon second thought",
+        r"\bthere (?:is|are|'s) no (?:such|way|solution|integer)\b",
+    ),
 )
 """A way given up."""
 
@@ -152,18 +168,21 @@ _CHECKING = (
     _pattern(
         _V,
         "Let me double-check the sum.",
-        r"\b(?:double|re|cross|sanity)[- ]?(?:check|verif|comput|calculat|count|examin|test)",
+        r"\b(?:double|cross|sanity)[- ]?(?:check|verif|comput|calculat|count|examin|test)",
+        r"\bre-?(?:check|verif|comput|calculat|count|examin|test|deriv)",
     ),
     _pattern(
         _V,
         "Let me verify this.",
-        rf"(?:{_LET}|\bto) (?:check|verify|confirm|test|validate|make sure|be sure|see (?:if|whether))\b",
+        rf"(?:{_LET}|\bto) (?:check|verify|confirm|test|validate|make sure|be sure)\b",
+        rf"{_LET} see (?:if|whether)\b|\band see (?:if|whether)\b",
         rf"{_OPEN}(?:check(?:ing)?|verif(?:y|ying|ication)|confirm(?:ing)?|test(?:ing)?|proof|indeed)\b",
+        r"\b(?:maybe|perhaps|if|whether) (?:i|we) (?:made|mis\w+ed|misread|forgot)\b",
     ),
     _pattern(
         _V,
         "Plugging x = 3 back in gives 0.",
-        r"\b(?:plug(?:ging)?|substitut(?:e|ing)|put(?:ting)?) (?:\S+ ){0,4}?(?:back|in|into)\b",
+        r"\b(?:plug(?:ging)?|substitut(?:e|ing)) (?:\S+ ){0,4}?(?:back\b|into the original)",
     ),
     _pattern(
         _V,
@@ -171,33 +190,41 @@ _CHECKING = (
         r"\b(?:is|are|does|do|was) (?:this|that|it|these|they|the \w+|my \w+) (?:really |actually |all )?(?:right|"
         r"correct|"
         r"true|work|equal|hold|satisf\w+|make sense|match|fit|add up|valid|used)\b[^.]*\?",
+        r"\b(?:is|are) \S+ (?:really|actually)\b.*\?",
     ),
     _pattern(
         _V,
         "Yes, that checks out.",
-        r"\b(?:that|this|it|which|everything|all|answer|equation|result|solution|both)(?: \w+)? (?:checks? out|"
-        r"match(?:es)?|"
-        r"works(?: out)?|is (?:indeed )?(?:correct|right|true|valid|consistent)|adds? up|holds(?: true)?|satisf(?:y|"
-        r"ies)|"
-        r"agrees?|fits?|are (?:correct|satisfied))\b",
+        r"\b(?:that|this|it|which|everything|all|answer|equation|result|solution|both|conditions?)(?: \w+)? "
+        r"(?:checks? out|match(?:es)?|works(?: out)?|is (?:indeed )?(?:correct|right|true|valid|consistent)|adds? up|"
+        r"holds?(?= true|[.!,]|$)|satisf(?:y|ies)|fits?|are (?:correct|satisfied)|(?:seem|look|sound)s? (?:right|"
+        r"correct|"
+        r"good|fine|consistent|reasonable))\b",
+        rf"{_OPEN}(?:yep\W+|yeah\W+)?(?:correct|exactly|right|good|close enough|perfect|great)[.!]",
+        r"\bearlier,? (?:i|we) (?:got|found|had)\b|✓|✔",
     ),
 )
 """A check, and how it came out."""
 
 _NOT_SO = (
     r"(?!(?:let|lets|what|how|why|which|who|if|maybe|perhaps|first|try|far|many|much|is|does|the question|now|wait|"
-    r"next|they|"
-    r"it (?:does|is)n|that(?:'s| is)? (?:not|wrong|doesn)|i (?:need|have|should|must|can|could|will|want|think i)|"
-    r"we (?:need|should|must|can|could|will|want|have to))\b)"
+    r"next|"
+    r"they|again|in terms|when|then|it (?:does|is)n|that(?:'s| is)? (?:not|wrong|doesn)|[a-z]+ing|"
+    r"i (?:need|have|should|must|can|could|will|want|think i)|we (?:need|should|must|can|could|will|want|have to))\b)"
 )
 """What follows "so" where it goes on and does not conclude."""
 _CONCLUDING = (
-    _pattern(_S, "So Tepe.", rf"^(?:(?:ok(?:ay)?|well|hmm+|now|and|but|yes|alright)\b[,. ]*)*so\b,? {_NOT_SO}[^?]+$"),
+    _pattern(
+        _S,
+        "So Tepe.",
+        rf"^(?:(?:ok(?:ay)?|well|hmm+|now|and|but|yes|alright)\b[,. ]*)*so\b,? {_NOT_SO}[^?]*[^?:]$",
+        rf"[,;] so {_NOT_SO}(?:the|that|this|it|there|we (?:get|have)|\w+ (?:is|are|must|equals|=))\b[^?]*[^?:]$",
+    ),
     _pattern(
         _S,
         "Therefore x is 4.",
         r"(?:^|[,;:] )(?:and |but )?(?:therefore|thus|hence|consequently|in (?:summary|conclusion|short|total)|overall|"
-        r"to (?:summari[sz]e|sum up|conclude|recap)|all in all|altogether)\b[^?]*$",
+        r"to (?:summari[sz]e|sum up|conclude|recap)|all in all|altogether)\b[^?]*[^?:]$",
     ),
     _pattern(
         _S,
@@ -219,9 +246,9 @@ _PLANNING = (
     _pattern(
         _G,
         "I need to find the founder.",
-        r"\b(?:i|we) (?:\w+ )?(?:need|have|want|ought) to (?:first |now |then |also )*(?:find|figure out|determine|"
-        r"compute|"
-        r"calculate|work out|make|get|solve|know|identify|reach|show|express|look up|count|understand)\b",
+        r"(?<!don't )(?<!do )(?<!not )\b(?:i|we) (?:\w+ )?need (?!to (?:check|verify|make sure|be sure|confirm))",
+        r"\b(?:i|we) (?:\w+ )?(?:have|want|ought) to (?:first |now |then |also )*(?:find|figure out|determine|compute|"
+        r"calculate|work out|get|solve|know|identify|reach|show|express|look up|count|understand)\b",
     ),
     _pattern(
         _G,
@@ -229,8 +256,9 @@ _PLANNING = (
         rf"{_OPEN}(?:first(?:ly)?|second(?:ly)?|third|next|finally|lastly|step \d+|to (?:start|"
         rf"begin)(?: with)?)\b[,:.]? +"
         r"(?:(?:i|we|let|find|comput|calculat|determin|look|work|solv|sort|multipl|add|subtract|divid|identif|list|"
-        r"count|set|"
-        r"simplif|expand|factor|express|convert)\w*)",
+        r"count|"
+        r"set|simplif|expand|factor|express|convert|merge)\w*)",
+        r"^then, (?:find|comput|calculat|determin|express|simplif|solve)\w*",
     ),
     _pattern(
         _G,
@@ -243,7 +271,8 @@ _PLANNING = (
         _G,
         "Let's compute the area first.",
         rf"{_LET} (?:find|figure out|determine|compute|calculate|work out|solve for|look up|count|list|"
-        rf"write (?:down|out))\b",
+        rf"write (?:down|out)|"
+        r"think about (?:when|how|what|which|why))\b",
     ),
 )
 """What to do next."""

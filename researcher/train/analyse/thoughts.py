@@ -146,11 +146,11 @@ def thinking(replies: list[Message], *, steps: bool = False) -> str:
     """The thinking in these replies: what the server gave apart as reasoning; where it gave none, what stands between
     `<think>` tags; where there are none, all that was said but the answer and the evidence for it."""
     if any(message.reasoning.strip() for message in replies):
-        return "\n".join([message.reasoning.strip() for message in replies if message.reasoning.strip()])
-    said = ("" if steps else "\n").join([message.content for message in replies])
-    if _OPEN in said or _CLOSE in said:
-        return _between(said)
-    return _EVIDENCE.sub("", _ANSWER.sub("", said)).strip()
+        said = "\n".join([message.reasoning.strip() for message in replies if message.reasoning.strip()])
+    else:
+        said = ("" if steps else "\n").join([message.content for message in replies])
+        said = _between(said) if _OPEN in said or _CLOSE in said else _EVIDENCE.sub("", said)
+    return _ANSWER.sub("", said).strip()
 
 
 def _between(text: str) -> str:

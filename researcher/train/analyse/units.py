@@ -34,7 +34,7 @@ def units(text: str) -> list[str]:
             code.append(line)
         elif line.strip():
             found += _of_line(line)
-    return [*found, *code] if code else found
+    return found if code is None else [*found, "\n".join(["```", *code])]
 
 
 def is_code(unit: str) -> bool:
@@ -49,9 +49,9 @@ def _of_line(line: str) -> list[str]:
     if _NOTATION.match(bare[:_HEAD]):
         return [bare]
     parts: list[str] = []
-    for piece in _END.split(bare):
-        if parts and (_SHORT.search(parts[-1]) or _NOTE.match(piece)):
+    for piece in filter(None, map(str.strip, _END.split(bare))):
+        if parts and (_SHORT.search(parts[-1][-12:]) or _NOTE.match(piece)):
             parts[-1] = f"{parts[-1]} {piece}"
-        elif piece.strip():
-            parts.append(piece.strip())
+        else:
+            parts.append(piece)
     return parts
