@@ -5,36 +5,32 @@ Most find that there is nothing there.
 
 from __future__ import annotations
 
-from researcher.testing.sandbox_conformance import Attack
-
-ABSENT = frozenset({"error"})
+from researcher.testing.sandbox_conformance import Attack, attack
 
 
 def _absent(code: str, never: str = "") -> Attack:
     """What it needs is not in the interpreter."""
-    return Attack(code, ABSENT, never)
-
-
-def _ends(code: str, ends: str, never: str = "") -> Attack:
-    return Attack(code, frozenset(ends.split()), never)
+    return attack(code, "error", never)
 
 
 INTERPRETER_ATTACKS: dict[str, Attack] = {
-    "01_endless_loop": _ends("while True: pass", "timeout"),
-    "01_endless_coroutine": _ends(
+    "01_endless_loop": attack("while True: pass", "timeout"),
+    "01_endless_coroutine": attack(
         "import asyncio\nasync def f():\n  while True: await asyncio.sleep(0)\nasyncio.run(f())", "timeout error"
     ),
-    "01_endless_hash": _ends("class A:\n  def __hash__(self):\n    while True: pass\n{A(): 1}", "timeout"),
+    "01_endless_hash": attack("class A:\n  def __hash__(self):\n    while True: pass\n{A(): 1}", "timeout"),
     "02_all_signals_ignored": _absent("import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)"),
     "03_sigstop_to_itself": _absent("import os\nos.kill(os.getpid(), 19)"),
-    "04_except_everything": _ends("while True:\n  try:\n    while True: pass\n  except BaseException: pass", "timeout"),
-    "04_finally": _ends("try:\n  1/0\nfinally:\n  while True: pass", "timeout"),
+    "04_except_everything": attack(
+        "while True:\n  try:\n    while True: pass\n  except BaseException: pass", "timeout"
+    ),
+    "04_finally": attack("try:\n  1/0\nfinally:\n  while True: pass", "timeout"),
     "05_fork_bomb": _absent("import os\nwhile True: os.fork()"),
     "06_thread_bomb": _absent("import threading\nwhile True: threading.Thread(target=print).start()"),
-    "07_memory_bomb": _ends("x = []\nwhile True: x.append('a' * 1000000)", "oom"),
-    "07_one_allocation": _ends("x = 'a' * 2 ** 62", "oom error"),
-    "07_power": _ends("x = pow(3, 10 ** 8)", "oom timeout"),
-    "07_padding": _ends("print('{:>1000000000}'.format(1))", "oom timeout error"),
+    "07_memory_bomb": attack("x = []\nwhile True: x.append('a' * 1000000)", "oom"),
+    "07_one_allocation": attack("x = 'a' * 2 ** 62", "oom error"),
+    "07_power": attack("x = pow(3, 10 ** 8)", "oom timeout"),
+    "07_padding": attack("print('{:>1000000000}'.format(1))", "oom timeout error"),
     "08_processes": _absent("import multiprocessing\nmultiprocessing.Process(target=print).start()"),
     "09_full_tmpfs": _absent("open('/tmp/x', 'w').write('x' * 1000)"),
     "10_full_tmp": _absent("from pathlib import Path\nPath('/tmp/x').write_text('x')"),
@@ -43,14 +39,14 @@ INTERPRETER_ATTACKS: dict[str, Attack] = {
     "13_deep_directories": _absent("import os\nos.mkdir('/tmp/deep')"),
     "14_chmod_0_directory": _absent("import os\nos.mkdir('/tmp/a')\nos.chmod('/tmp/a', 0)"),
     "15_symlink": _absent("import os\nos.symlink('/etc/passwd', '/tmp/out')"),
-    "16_endless_output": _ends("while True: print('x' * 100000)", "output_limit"),
-    "16_huge_error": _ends("raise ValueError('x' * 24_000_000)", "killed error oom"),
-    "16_huge_call": _ends("from pathlib import Path\nPath('/x').write_text('x' * 30_000_000)", "killed error oom"),
-    "16_huge_lines_of_a_traceback": _ends(
+    "16_endless_output": attack("while True: print('x' * 100000)", "output_limit"),
+    "16_huge_error": attack("raise ValueError('x' * 24_000_000)", "killed error oom"),
+    "16_huge_call": attack("from pathlib import Path\nPath('/x').write_text('x' * 30_000_000)", "killed error oom"),
+    "16_huge_lines_of_a_traceback": attack(
         f"def f(n): return (1/0 if n == 0 else f(n - 1), '{'x' * 65_000}')\nf(490)", "killed error oom"
     ),
-    "17_tiny_lines": _ends("while True: print()", "output_limit"),
-    "18_odd_characters": _ends("print('\\ud800 \\x00 \\x1b[31m \\u202e \\u2028')", "ok error"),
+    "17_tiny_lines": attack("while True: print()", "output_limit"),
+    "18_odd_characters": attack("print('\\ud800 \\x00 \\x1b[31m \\u202e \\u2028')", "ok error"),
     "20_frames_on_every_fd": _absent("import os\nfor fd in range(256): os.write(fd, b'\\x00\\x00\\x00\\x02{}')"),
     "20_open_by_number": _absent("for fd in range(256): open(fd, 'w').write('x')"),
     "21_memory_of_pid_1": _absent("print(open('/proc/1/mem').read())"),
@@ -78,10 +74,10 @@ INTERPRETER_ATTACKS: dict[str, Attack] = {
     "33_unshare": _absent("import os\nos.unshare(0x10000000)"),
     "34_core_pattern": _absent("open('/proc/sys/kernel/core_pattern', 'w').write('|/bin/sh')"),
     "34_oom_score": _absent("open('/proc/self/oom_score_adj', 'w').write('-1000')"),
-    "37_ten_megabytes_of_source": _ends("x = 1\n" * 1_700_000, "error"),
-    "37_nesting": _ends("x = " + "(" * 60_000, "error"),
-    "37_nesting_in_exec": _ends("exec('x = ' + '(' * 100000)", "error"),
-    "37_nested_value": _ends("x = []\nfor i in range(1000000): x = [x]\nprint(len(repr(x)))", "error timeout oom"),
+    "37_ten_megabytes_of_source": attack("x = 1\n" * 1_700_000, "error"),
+    "37_nesting": attack("x = " + "(" * 60_000, "error"),
+    "37_nesting_in_exec": attack("exec('x = ' + '(' * 100000)", "error"),
+    "37_nested_value": attack("x = []\nfor i in range(1000000): x = [x]\nprint(len(repr(x)))", "error timeout oom"),
     "40_dunder_walk": _absent("print(().__class__.__base__.__subclasses__())"),
     "40_dunder_by_getattr": _absent("print(getattr((), '__cla' + 'ss__'))"),
     "40_dunder_by_format": _absent("print('{0.__class__.__base__}'.format(()))"),
@@ -95,8 +91,8 @@ INTERPRETER_ATTACKS: dict[str, Attack] = {
     "40_pickle": _absent("import pickle\npickle.loads(b'cos\\nsystem\\n(S\"id\"\\ntR.')"),
     "40_suspension_flood": _absent("while True:\n  try: no_such_name\n  except NameError: pass"),
     "40_suspension_flood_by_open": _absent("while True:\n  try: open('/x')\n  except Exception: pass"),
-    "40_sleep_flood": _ends("import time\nwhile True: time.sleep(10 ** 9)", "timeout error"),
-    "40_sleep_flood_of_coroutines": _ends(
+    "40_sleep_flood": attack("import time\nwhile True: time.sleep(10 ** 9)", "timeout error"),
+    "40_sleep_flood_of_coroutines": attack(
         "import asyncio\nasync def f():\n  await asyncio.gather(*[asyncio.sleep(10 ** 6) for _ in range(10000)])\n"
         "asyncio.run(f())",
         "ok error timeout oom",

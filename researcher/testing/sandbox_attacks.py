@@ -6,7 +6,7 @@ For backends whose scripts are real CPython on Linux, in a container or a virtua
 
 from __future__ import annotations
 
-from researcher.testing.sandbox_conformance import Attack
+from researcher.testing.sandbox_conformance import Attack, attack
 
 _TRIES = """
 import ctypes, errno, os, signal, socket, subprocess, sys
@@ -24,10 +24,6 @@ def call(number, *arguments):
 _TOLD = "\nprint('done:', done)\n"
 
 
-def _attack(code: str, ends: str, never: str = "", language: str = "python") -> Attack:
-    return Attack(code, frozenset(ends.split()), never, language)
-
-
 def _tries(code: str) -> Attack:
     """A script that may do nothing of what it tries."""
     return Attack(_TRIES + code + _TOLD, frozenset({"ok"}), only="done: []\n")
@@ -40,34 +36,34 @@ def _fill(folder: str) -> Attack:
         "except OSError as error:\n    print('full', error.errno)\n"
         "print('all of it' if n >= 600 else 'stopped')"
     )
-    return _attack(code, "ok oom killed error", never="all of it")
+    return attack(code, "ok oom killed error", never="all of it")
 
 
 FORGED = 'import json, struct\nbody = json.dumps({"nonce": "0" * 32, "status": "ok", "stdout": "forged"}).encode()\n'
 
 CONTAINER_ATTACKS: dict[str, Attack] = {
-    "01_endless_loop": _attack("while True: pass", "timeout"),
-    "02_all_signals_ignored": _attack(
+    "01_endless_loop": attack("while True: pass", "timeout"),
+    "02_all_signals_ignored": attack(
         "import signal\nfor n in signal.valid_signals():\n  try: signal.signal(n, signal.SIG_IGN)\n"
         "  except (OSError, ValueError): pass\nprint('deaf')\nwhile True: pass",
         "timeout",
     ),
-    "03_stops_itself": _attack("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)", "timeout"),
-    "04_catches_everything": _attack(
+    "03_stops_itself": attack("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)", "timeout"),
+    "04_catches_everything": attack(
         "def go():\n  while True:\n    try:\n      while True: pass\n    except BaseException: pass\n"
         "    finally:\n      go()\ngo()",
         "timeout error",
     ),
-    "05_fork_bomb": _attack("import os\nwhile True:\n  try: os.fork()\n  except OSError: pass", "timeout oom killed"),
-    "05_fork_bomb_of_a_shell": _attack(":(){ :|:& };: ; sleep 9", "timeout error ok oom killed", language="bash"),
-    "06_thread_bomb": _attack(
+    "05_fork_bomb": attack("import os\nwhile True:\n  try: os.fork()\n  except OSError: pass", "timeout oom killed"),
+    "05_fork_bomb_of_a_shell": attack(":(){ :|:& };: ; sleep 9", "timeout error ok oom killed", language="bash"),
+    "06_thread_bomb": attack(
         "import threading, time\nwhile True:\n  try: threading.Thread(target=time.sleep, args=(60,)).start()\n"
         "  except RuntimeError: pass",
         "timeout oom killed error",
     ),
-    "07_memory_bomb": _attack("x = []\nwhile True: x.append(bytearray(10**6))", "oom"),
-    "07_memory_bomb_at_once": _attack("x = bytearray(10**11)", "oom"),
-    "08_thirty_processes_of_20_mb": _attack(
+    "07_memory_bomb": attack("x = []\nwhile True: x.append(bytearray(10**6))", "oom"),
+    "07_memory_bomb_at_once": attack("x = bytearray(10**11)", "oom"),
+    "08_thirty_processes_of_20_mb": attack(
         "import os, time\nready = []\nfor i in range(30):\n  r, w = os.pipe()\n  pid = os.fork()\n  if pid == 0:\n"
         "    x = bytearray(20 * 2**20)\n    for at in range(0, len(x), 4096): x[at] = 1\n"
         "    os.write(w, b'x')\n    time.sleep(60)\n    os._exit(0)\n  os.close(w)\n  os.read(r, 1)\n"
@@ -76,7 +72,7 @@ CONTAINER_ATTACKS: dict[str, Attack] = {
         "ok oom killed error timeout",
         never="all thirty",
     ),
-    "09_full_tmpfs_and_memory": _attack(
+    "09_full_tmpfs_and_memory": attack(
         "import os\nfor folder in ('.', '/tmp', '/dev/shm'):\n  try:\n    with open(folder + '/big', 'wb', buffering=0)"
         " as file:\n      while True: file.write(bytes(2**20))\n  except OSError: pass\n"
         "x = []\nwhile True: x.append(bytearray(10**6))",
@@ -85,31 +81,31 @@ CONTAINER_ATTACKS: dict[str, Attack] = {
     "10_scratch_full": _fill("."),
     "10_tmp_full": _fill("/tmp"),
     "11_shm_full": _fill("/dev/shm"),
-    "12_inodes_gone": _attack(
+    "12_inodes_gone": attack(
         "import os\nfor folder in ('.', '/tmp', '/dev/shm'):\n  n = 0\n  try:\n    while n < 100000:\n"
         "      os.close(os.open(f'{folder}/{n}', os.O_CREAT | os.O_WRONLY))\n      n += 1\n"
         "  except OSError: pass\n  if n == 100000: print('no end')\nprint('stopped')",
         "ok timeout",
         never="no end",
     ),
-    "13_deep_directories": _attack(
+    "13_deep_directories": attack(
         "import os\nfor i in range(4095):\n  try:\n    os.mkdir('d')\n    os.chdir('d')\n  except OSError: break\n"
         "print(i)",
         "ok",
     ),
-    "14_directory_without_permissions": _attack(
+    "14_directory_without_permissions": attack(
         "import os\nos.makedirs('a/b/c')\nopen('a/b/c/file', 'w').close()\nfor name in ('a/b/c', 'a/b', 'a'):\n"
         "  os.chmod(name, 0)\nos.chmod('.', 0)",
         "ok error",
     ),
-    "16_a_gigabyte_of_output": _attack(
+    "16_a_gigabyte_of_output": attack(
         "import os\nblock = b'x' * 2**20\nfor i in range(1024): os.write(1, block)", "output_limit"
     ),
-    "17_many_tiny_lines": _attack("import os\nwhile True: os.write(1, b'\\n')", "output_limit timeout"),
-    "18_bytes_that_are_no_text": _attack(
+    "17_many_tiny_lines": attack("import os\nwhile True: os.write(1, b'\\n')", "output_limit timeout"),
+    "18_bytes_that_are_no_text": attack(
         "import os\nos.write(1, b'\\xff\\xfe\\x00\\x1b[31m\\xed\\xa0\\x80\\xf0\\x9f')\nprint('\\ud800')", "ok"
     ),
-    "20_frames_on_every_descriptor": _attack(
+    "20_frames_on_every_descriptor": attack(
         FORGED + "import os\nframe = struct.pack('>I', len(body)) + body\n"
         "for fd in range(256):\n  if fd in (1, 2): continue\n  for data in (frame, b'\\1\\0\\0\\0' + frame):\n"
         "    try: os.write(fd, data)\n    except OSError: pass\n"
@@ -130,17 +126,17 @@ CONTAINER_ATTACKS: dict[str, Attack] = {
     "23_every_signal_to_pid_1": _tries(
         "for number in signal.valid_signals():\n    attempt(int(number), lambda: os.kill(1, number))"
     ),
-    "24_kill_everything": _attack("import os\nos.kill(-1, 9)\nprint('still here')", "killed ok error"),
-    "25_daemon_that_holds_the_output": _attack(
+    "24_kill_everything": attack("import os\nos.kill(-1, 9)\nprint('still here')", "killed ok error"),
+    "25_daemon_that_holds_the_output": attack(
         "import os, signal, time\nif os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0:\n"
         "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    time.sleep(600)\n  os._exit(0)\nos.wait()\n"
         "print('left')",
         "ok",
     ),
-    "26_leaves_by_exit": _attack("import os\nprint('x', flush=True)\nos._exit(3)", "error"),
-    "26_leaves_by_segfault": _attack("import ctypes\nctypes.string_at(0)", "killed"),
-    "26_becomes_another_program": _attack("import os\nos.execv('/bin/true', ['true'])", "ok error"),
-    "26_closes_everything": _attack("import os\nos.closerange(0, 4096)\nwhile True: pass", "timeout"),
+    "26_leaves_by_exit": attack("import os\nprint('x', flush=True)\nos._exit(3)", "error"),
+    "26_leaves_by_segfault": attack("import ctypes\nctypes.string_at(0)", "killed"),
+    "26_becomes_another_program": attack("import os\nos.execv('/bin/true', ['true'])", "ok error"),
+    "26_closes_everything": attack("import os\nos.closerange(0, 4096)\nwhile True: pass", "timeout"),
     "28_network": _tries(
         "def reach(family, kind, address):\n"
         "    with socket.socket(family, kind) as s:\n"
@@ -201,16 +197,16 @@ CONTAINER_ATTACKS: dict[str, Attack] = {
         "        with open(name, 'w') as file:\n            file.write(text)\n"
         "    attempt(f'{name} {text}', write)"
     ),
-    "34_memory_bomb_that_is_no_likelier_victim": _attack(
+    "34_memory_bomb_that_is_no_likelier_victim": attack(
         "import os\nwith open('/proc/self/oom_score_adj', 'w') as file: file.write('0')\nx = []\n"
         "for i in range(20): os.fork()\nwhile True: x.append(bytearray(10**6))",
         "oom killed timeout error",
     ),
-    "37_a_hundred_thousand_brackets": _attack("x = " + "(" * 100_000 + ")" * 100_000, "error oom"),
-    "37_a_hundred_thousand_blocks": _attack(
+    "37_a_hundred_thousand_brackets": attack("x = " + "(" * 100_000 + ")" * 100_000, "error oom"),
+    "37_a_hundred_thousand_blocks": attack(
         "\n".join(" " * depth + "if 1:" for depth in range(300)) + "\n" + " " * 300 + "pass", "error"
     ),
-    "37_ten_megabytes_of_source": _attack("x = 1\n" * 1_700_000, "error"),
+    "37_ten_megabytes_of_source": attack("x = 1\n" * 1_700_000, "error"),
 }  # fmt: skip
 """One script each; the number is that of the list in the sandbox's design note."""
 

@@ -42,45 +42,46 @@ class Attack(NamedTuple):
     only: str | None = None
 
 
-def _attack(code: str, ends: str, never: str = "") -> Attack:
-    return Attack(code, frozenset(ends.split()), never)
+def attack(code: str, ends: str, never: str = "", language: str = "python") -> Attack:
+    """The attack whose ends are these words."""
+    return Attack(code, frozenset(ends.split()), never, language)
 
 
 ATTACKS: dict[str, Attack] = {
-    "endless_loop": _attack("while True: pass", "timeout"),
-    "endless_loop_that_catches": _attack(
+    "endless_loop": attack("while True: pass", "timeout"),
+    "endless_loop_that_catches": attack(
         "while True:\n  try:\n    while True: pass\n  except BaseException: pass", "timeout"
     ),
-    "finally_that_never_ends": _attack("try:\n  1/0\nfinally:\n  while True: pass", "timeout"),
-    "sleep_flood": _attack("import time\nwhile True: time.sleep(1)", "timeout error"),
-    "memory_bomb": _attack("x = []\nwhile True: x.append('a' * 1000000)", "oom killed"),
-    "memory_bomb_at_once": _attack("x = 'a' * 10**10\nprint(len(x))", "oom error killed"),
-    "doubling": _attack("s = 'ab'\nwhile True: s = s + s", "oom killed"),
-    "big_integer": _attack("x = 9 ** 9 ** 9\nprint(x > 0)", "oom timeout error killed"),
-    "output_flood": _attack("while True: print('x' * 1000)", "output_limit"),
-    "many_tiny_lines": _attack("while True: print()", "output_limit"),
-    "one_huge_line": _attack("print('x' * 10000000)", "output_limit"),
-    "huge_value": _attack(
+    "finally_that_never_ends": attack("try:\n  1/0\nfinally:\n  while True: pass", "timeout"),
+    "sleep_flood": attack("import time\nwhile True: time.sleep(1)", "timeout error"),
+    "memory_bomb": attack("x = []\nwhile True: x.append('a' * 1000000)", "oom killed"),
+    "memory_bomb_at_once": attack("x = 'a' * 10**10\nprint(len(x))", "oom error killed"),
+    "doubling": attack("s = 'ab'\nwhile True: s = s + s", "oom killed"),
+    "big_integer": attack("x = 9 ** 9 ** 9\nprint(x > 0)", "oom timeout error killed"),
+    "output_flood": attack("while True: print('x' * 1000)", "output_limit"),
+    "many_tiny_lines": attack("while True: print()", "output_limit"),
+    "one_huge_line": attack("print('x' * 10000000)", "output_limit"),
+    "huge_value": attack(
         "a = [0] * 1000\nb = [a] * 1000\nc = [b] * 1000\nc", "ok timeout oom output_limit error killed"
     ),
-    "recursion": _attack("def f(): return f()\nf()", "error oom killed"),
-    "nested_source": _attack("x = " + "(" * 20_000, "error"),
-    "nested_signs": _attack("x = " + "-" * 20_000 + "1", "error"),
-    "megabytes_of_source": _attack("x = 1\n" * 2_000_000, "error timeout oom"),
-    "lone_surrogate_in_source": _attack("print('\ud800')", "error"),
-    "nul_in_source": _attack("print('a\0b')", "error ok"),
-    "odd_characters_printed": _attack("print('\\ud800 \\x00 \\x1b[31m \\u202e')", "ok error"),
-    "leaves_by_exit": _attack("import os\nos._exit(3)", "error killed"),
-    "import_os_shell": _attack("import os\nos.system('echo pwn' + 'ed')", "error ok", "pwned"),
-    "import_subprocess": _attack("import subprocess\nprint(subprocess.run('id'))", "error", "uid="),
-    "environment": _attack("import os\nprint(os.environ['RESEARCHER_CONFORMANCE_SECRET'])", "error", "hunter2"),
-    "read_host_file": _attack("print(open('/etc/passwd').read())", "error", "root:"),
-    "dunder_walk": _attack("print(().__class__.__base__.__subclasses__())", "error", "Popen"),
-    "globals_walk": _attack("print((lambda: 0).__globals__['__builtins__'].__import__)", "error", "function"),
-    "socket": _attack("import socket\nsocket.create_connection(('127.0.0.1', 9)).close()\nprint('conn' + 'ected')",
+    "recursion": attack("def f(): return f()\nf()", "error oom killed"),
+    "nested_source": attack("x = " + "(" * 20_000, "error"),
+    "nested_signs": attack("x = " + "-" * 20_000 + "1", "error"),
+    "megabytes_of_source": attack("x = 1\n" * 2_000_000, "error timeout oom"),
+    "lone_surrogate_in_source": attack("print('\ud800')", "error"),
+    "nul_in_source": attack("print('a\0b')", "error ok"),
+    "odd_characters_printed": attack("print('\\ud800 \\x00 \\x1b[31m \\u202e')", "ok error"),
+    "leaves_by_exit": attack("import os\nos._exit(3)", "error killed"),
+    "import_os_shell": attack("import os\nos.system('echo pwn' + 'ed')", "error ok", "pwned"),
+    "import_subprocess": attack("import subprocess\nprint(subprocess.run('id'))", "error", "uid="),
+    "environment": attack("import os\nprint(os.environ['RESEARCHER_CONFORMANCE_SECRET'])", "error", "hunter2"),
+    "read_host_file": attack("print(open('/etc/passwd').read())", "error", "root:"),
+    "dunder_walk": attack("print(().__class__.__base__.__subclasses__())", "error", "Popen"),
+    "globals_walk": attack("print((lambda: 0).__globals__['__builtins__'].__import__)", "error", "function"),
+    "socket": attack("import socket\nsocket.create_connection(('127.0.0.1', 9)).close()\nprint('conn' + 'ected')",
                       "error", "connected"),
-    "fork_bomb": _attack("import os\nwhile True: os.fork()", "error timeout oom killed"),
-    "regular_expression": _attack("import re\nre.match(r'(a|a)*$', 'a' * 60 + 'b')\nprint('done')", "ok timeout error"),
+    "fork_bomb": attack("import os\nwhile True: os.fork()", "error timeout oom killed"),
+    "regular_expression": attack("import re\nre.match(r'(a|a)*$', 'a' * 60 + 'b')\nprint('done')", "ok timeout error"),
 }  # fmt: skip
 """Attacks that any backend for Python must survive, by name."""
 
