@@ -76,7 +76,7 @@ def analyse(survey: Survey, by: Sequence[tuple[str, ...]]) -> Analysis | None:
 
 def markdown(found: Analysis) -> str:
     """The page."""
-    lines = ["# Looking inside", "", *_read(found), "", *table([found.all._replace(labels=("all",))], "threads")]
+    lines = ["# Looking inside", "", *_read(found), "", *table([found.all._replace(labels=("all",))], "")]
     for names, rows in found.breakdowns:
         title = "+".join(names)
         body = table(rows, title) if len(rows) > 1 else [f"All threads have the same: {rows[0].name}."]
@@ -88,10 +88,18 @@ def markdown(found: Analysis) -> str:
 
 
 EXPLANATION = (
-    "Intervals are of 95 %, over the tasks. Tokens are all that a thread sampled, its answer included. Behaviours are",
-    "units (sentences, or steps of a written search) for 100 tokens, labelled by their wording; the design note says",
-    "what this misses. Repeated 40-grams: the share of tokens in a run of 40 that came before; repeated 4-grams: the",
-    "same of four words. That a behaviour goes with being right does not say that it makes right.",
+    "Intervals are of 95 %, over the tasks. Tokens are all that a thread sampled, its answer included; `cut` is the",
+    "share of threads that ran into their limit. Behaviours are units (sentences, or steps of a written search) for 100",
+    "tokens, labelled by their wording; the design note says what this misses. Repeated 40-grams: the share of tokens in",
+    "a run of 40 that came before; repeated 4-grams: the same of four words. That a behaviour goes with being right does",
+    "not say that it makes right.",
+)
+
+SEARCHES = (
+    "`branches`: continuations of a step beyond its first; `left`: steps that nothing continued and that came to no",
+    "answer, and threads that were cancelled; `merges`: threads that came to a state another had come to;",
+    "`aggregations` and `revisions` were made from the findings of several threads and of one; `scores` and `verdicts`",
+    "count the judgements of a search's scorer and of the task's verifier.",
 )
 
 
@@ -104,7 +112,8 @@ def _read(found: Analysis) -> list[str]:
     if found.forked:
         lines.append(f"{found.forked:,} threads that a forked run has from another count once.")
     if uncounted := sum(each.tokens is None for each in found.figures):
-        lines.append(f"The tokens of {uncounted:,} threads were not counted: they are in no figure for 100 tokens.")
+        of = f"{uncounted:,} of {len(found.figures):,}"
+        lines.append(f"For {of} threads nobody counted tokens: they are in no figure of tokens.")
     if found.unreadable:
         lines += ["", f"{len(found.unreadable):,} could not be read:", ""]
         lines += [f"- {name}: {why}" for name, why in found.unreadable[:MOST]]
@@ -149,7 +158,8 @@ def _searches(found: Iterable[SearchRow]) -> list[str]:
         [each.strategy, each.right, f"{each.runs:,}", *[number(each.means[name], brief=True) for name in COUNTS]]
         for each in found
     ]
-    return ["", "## Searches on the graph, means of a run", "", *grid(["strategy", "answer", "runs", *COUNTS], rows)]
+    head = ["", "## Searches on the graph, means of a run", ""]
+    return [*head, *grid(["strategy", "answer", "runs", *COUNTS], rows), "", *SEARCHES]
 
 
 def _judged(found: Judged) -> list[str]:
