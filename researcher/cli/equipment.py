@@ -86,7 +86,7 @@ def warn(tools: Collection[str], equipped: Equipment, output: Output, *, can_ask
         if policy == "ask":
             output.note(
                 f"calls of {tool} need approval and there is no terminal to ask on, so they will be refused; "
-                f"--approve {tool}=always allows them"
+                f"--approve {tool.removesuffix('__*')}=always allows them"
             )
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import tomllib
 from collections.abc import Callable, Iterator
 from io import StringIO
@@ -14,11 +15,12 @@ import pytest
 from rich.console import Console
 
 from researcher.cli.approve import Questions, described, policies
-from researcher.cli.equipment import Equipment, again, model_again
+from researcher.cli.equipment import Equipment, again, model_again, warn
 from researcher.cli.live import Screen
 from researcher.cli.main import main
 from researcher.cli.output import Output
 from researcher.config import Settings
+from researcher.engine.approval import Approvals
 from researcher.errors import UserError
 from researcher.events import RunStarted
 from researcher.protocols import Asking
@@ -117,6 +119,27 @@ def test_the_approval_decides_on_the_command_line(cli: Cli, model: str) -> None:
     said = cli(*asked(model, "--tool", "python", "--approve", "python=ask"))
     assert "calls of python need approval and there is no terminal to ask on" in said.err
     assert "--approve python=always allows them" in said.err
+
+
+@pytest.mark.parametrize("tool", ["python", "calc__add", "calc__*"])
+def test_the_option_that_a_warning_names_allows_the_calls(tool: str) -> None:
+    err = StringIO()
+    warn([tool], Equipment(None, {}, {"python": "ask"}), Output(err=Console(file=err, width=500)), can_ask=False)
+    said = re.search(r"--approve (\S+) allows them", err.getvalue())
+    assert said is not None
+    for pair in (said.group(1), f"{tool}=always"):
+        chosen = Approvals({"python": "ask", **policies([pair])})
+        assert chosen.of(tool.replace("*", "add"), Asks()) == "always", pair  # type: ignore[arg-type]
+        assert chosen.of("other__add", Asks("other")) == "ask"  # type: ignore[arg-type]
+
+
+class Asks:
+    """A server's tool, as an approval sees it."""
+
+    approval = "ask"
+
+    def __init__(self, server: str = "calc") -> None:
+        self.server = server
 
 
 @pytest.mark.parametrize(
