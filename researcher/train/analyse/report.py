@@ -89,10 +89,10 @@ def markdown(found: Analysis) -> str:
 
 EXPLANATION = (
     "Intervals are of 95 %, over the tasks. Tokens are all that a thread sampled, its answer included; `cut` is the",
-    "share of threads that ran into their limit. Behaviours are units (sentences, or steps of a written search) for 100",
-    "tokens, labelled by their wording; the design note says what this misses. Repeated 40-grams: the share of tokens in",
-    "a run of 40 that came before; repeated 4-grams: the same of four words. That a behaviour goes with being right does",
-    "not say that it makes right.",
+    "share of threads that ran into their limit. Behaviours are units (sentences, or steps of a written search) for",
+    "100 tokens, labelled by their wording; the design note says what this misses. Repeated 40-grams: the share of",
+    "tokens in a run of 40 that came before; repeated 4-grams: the same of four words. That a behaviour goes with",
+    "being right does not say that it makes right.",
 )
 
 SEARCHES = (
