@@ -17,7 +17,6 @@ from worker.requests import LANGUAGES, Refused, Run, parse
 from worker.verdicts import judge
 
 VERSION_FILE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "VERSION")
-SESSION_MEMORY = 256 * 2**20
 
 
 class Host:

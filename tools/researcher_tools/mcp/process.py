@@ -162,10 +162,9 @@ def environment(named: Mapping[str, str]) -> dict[str, str]:
 
 async def end(process: Process, mark: str) -> None:
     """The process is gone, and so is everything it started; takes two seconds at most, none where it obeys."""
-    for stream in (process.stdin,):
-        if stream is not None:
-            with suppress(*_GONE):
-                await stream.aclose()
+    if process.stdin is not None:
+        with suppress(*_GONE):
+            await process.stdin.aclose()
     if not await _gone(process, CLOSING):
         _signal(process.pid, signal.SIGTERM)
         await _gone(process, TERMINATING)
