@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,7 +51,12 @@ def train(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Train a model by a recipe; the same command goes on where it was cut off."""
+    """Train a model by a recipe; the same command goes on where it was cut off.
+
+    Steps on several GPUs, or processes: accelerate launch --num_processes N -m researcher train RECIPE ...
+    """
+    if _followed():
+        return
     settings = load_settings(config, flags={} if model is None else {"model": model})
     for name, value, least in (("problems", problems, 1), ("held-out", held_out, 0), ("iterations", iterations, 1)):
         if value is not None and value < least:
@@ -69,9 +75,29 @@ def train(
         seed=seed,
     )
     output.note(f"{chosen.name}: {chosen.about}")
-    made = anyio.run(partial(course.run, partial(tell, output)))
+    made = _run(partial(course.run, partial(tell, output)))
     output.line({"model": str(made)})
     output.data(f"written: {made}; researcher run --model {'vllm' if made.is_dir() else 'gguf'}:{made}")
+
+
+def _run(work: Callable[[], Awaitable[Path]]) -> Path:
+    """What the work makes, its steps shared with the other processes of a launch."""
+    from researcher.train.parallel import open_team
+
+    with open_team(os.environ):
+        return anyio.run(work)
+
+
+def _followed() -> bool:
+    """Whether this was one of several processes that take a share of each step, and has now done so."""
+    if os.environ.get("RANK", "0") == "0":
+        return False
+    from researcher.train.parallel import follow, open_team
+
+    with open_team(os.environ) as team:
+        if team is not None:
+            follow(team)
+    return team is not None
 
 
 def weights_of(uri: str) -> Path:

@@ -16,6 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from researcher.train import parallel
 from researcher.train.advantages import AdvantageConfig, token_advantages
 from researcher.train.batch import Batch
 from researcher.train.losses import Denominators, LossConfig, compute_loss
@@ -59,6 +60,9 @@ class Trainer:
             raise ValueError("the model has no parameter that is to be trained")
         self.optimizer = self._new_optimizer()
         self.steps = self.iterations = 0
+        self.team = parallel.TEAM.get()
+        if self.team is not None:
+            self.team.tell(("open", parallel.described(self)))
 
     def update(self, samples: Sequence[Sample]) -> list[Metrics]:
         """One iteration over weighed samples: the metrics of each of its steps."""
@@ -68,6 +72,13 @@ class Trainer:
 
     def learn(self, batch: Batch) -> list[Metrics]:
         """One iteration over a batch with advantages, or with weights of other components."""
+        if self.team is not None:
+            parallel.check_share(self.team, batch.samples // self.config.minibatches)
+            self.team.tell(("learn", batch))
+        return self.together(batch)
+
+    def together(self, batch: Batch) -> list[Metrics]:
+        """The same, done by each process of a team at once."""
         config = self.config
         if config.reset_optimizer:
             self.optimizer = self._new_optimizer()
@@ -85,7 +96,8 @@ class Trainer:
         whole = Denominators.of(batch, loss_config)
         parts, sums = Metrics(), Metrics()
         self.policy.model.train()
-        for row in self.policy.rows(batch):
+        team = self.team
+        for row in self.policy.rows(batch) if team is None else team.rows(self.policy, batch):
             part = batch.select(row.samples)
             scored = self.policy.score_row(row, part, entropy=True)
             loss = compute_loss(part.to(self.policy.device), scored, loss_config, whole)
@@ -94,6 +106,9 @@ class Trainer:
             _add(sums, loss.sums)
             if scored.entropy is not None:
                 _add(sums, {"entropy": float((scored.entropy.detach() * part.mask.to(scored.entropy.device)).sum())})
+        if team is not None:
+            team.add_gradients(self.parameters)
+            parts, sums = team.added(parts, sums)
         norm = self._descend()
         return self._metrics(batch, parts, sums, norm)
 
@@ -109,6 +124,12 @@ class Trainer:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from a state. Raises ValueError where it is another model's."""
+        if self.team is not None:
+            self.team.tell(("load", state))
+        self.restore(state)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The same, done by each process of a team."""
         shapes = [tuple(p.shape) for p in self.parameters]
         if [tuple(p.shape) for p in state["parameters"]] != shapes:
             raise ValueError("the checkpoint is of a model with other shapes")
