@@ -146,6 +146,10 @@ class ThoughtGraph:
         """The states a thread went through, from the first message to the last."""
         return self._thread(key).path()
 
+    def leaf(self, key: str) -> MessageNode | None:
+        """The state where a thread stands; None before its first message. The states before it are its parents."""
+        return self._thread(key).leaf
+
     def messages(self, key: str) -> tuple[Message, ...]:
         """The conversation so far, ready to go on: results of tools stand in the order of their calls."""
         return self._thread(key).messages()

@@ -37,11 +37,19 @@ class AdvantageConfig(BaseModel):
     )
 
 
-def group_advantages(rewards: Sequence[float], groups: Sequence[Hashable], config: AdvantageConfig) -> Array:
+def group_advantages(
+    rewards: Sequence[float],
+    groups: Sequence[Hashable],
+    config: AdvantageConfig,
+    threads: Sequence[Hashable] | None = None,
+) -> Array:
     """The advantage of each sample, [S]. A group of one has nothing to be compared with: 0.
 
-    Raises ValueError for a reward that is not a finite number.
+    `threads`: whose sample each one is. Those of one thread (its contexts) count once in their group, with their mean
+    reward, and have one advantage. Raises ValueError for a reward that is not a finite number.
     """
+    if threads is not None and len(set(threads)) < len(threads):
+        return _once(rewards, groups, config, threads)
     values = np.asarray(rewards, dtype=np.float64)
     if not (finite := np.isfinite(values)).all():
         wrong = int(np.flatnonzero(~finite)[0])
@@ -55,6 +63,21 @@ def group_advantages(rewards: Sequence[float], groups: Sequence[Hashable], confi
     if config.scale == "batch_std":
         out /= values.std(ddof=min(config.ddof, max(0, len(values) - 1))) + config.epsilon
     return out
+
+
+def _once(
+    rewards: Sequence[float], groups: Sequence[Hashable], config: AdvantageConfig, threads: Sequence[Hashable]
+) -> Array:
+    """Group advantages of threads, given to each of their samples."""
+    places: dict[Hashable, int] = {}
+    at = [places.setdefault(thread, len(places)) for thread in threads]
+    values: list[list[float]] = [[] for _ in places]
+    group_of: list[Hashable] = [None] * len(places)
+    for place, value, group in zip(at, rewards, groups, strict=True):
+        values[place].append(value)
+        group_of[place] = group
+    means = [sum(each) / len(each) for each in values]
+    return np.asarray(group_advantages(means, group_of, config)[at])
 
 
 def _of_group(rewards: Array, config: AdvantageConfig) -> Array:
@@ -78,11 +101,14 @@ def _of_group(rewards: Array, config: AdvantageConfig) -> Array:
 def token_advantages(samples: Sequence[Sample], rewards: Sequence[float], config: AdvantageConfig) -> list[Array]:
     """The advantage of each token of each sample, each [T]; with `tree`, a node is credited for all that share it."""
     groups = [sample.task for sample in samples]
-    outcome = group_advantages(rewards, groups, config)
+    # A conversation that its server rendered anew is several samples of one thread.
+    threads = [(s.run, s.thread) if s.parts > 1 else index for index, s in enumerate(samples)]
+    outcome = group_advantages(rewards, groups, config, threads)
     if config.tree == "off":
         return [np.full(len(sample.ids), value) for sample, value in zip(samples, outcome, strict=True)]
     if config.tree == "inter_intra":
-        outcome = outcome + group_advantages(rewards, [tree_of(sample) for sample in samples], config)
+        trees = [tree_of(sample) for sample in samples]
+        outcome = outcome + group_advantages(rewards, trees, config, list(zip(trees, threads, strict=True)))
         return [np.full(len(sample.ids), value) for sample, value in zip(samples, outcome, strict=True)]
     credit = _treerl if config.tree == "treerl" else _differences
     found: list[Array] = [np.zeros(len(sample.ids)) for sample in samples]

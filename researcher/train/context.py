@@ -8,7 +8,7 @@ what the log says was said. Then a template that differs in its marks alone is n
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -18,7 +18,12 @@ from researcher.train.sample import Sample
 
 def fingerprint(tokenizer: Any) -> str:
     """16 hex digits of a transformers tokenizer's vocabulary, with its added tokens, and its chat template."""
-    whole = [sorted(tokenizer.get_vocab().items()), tokenizer.chat_template]
+    return fingerprint_of(tokenizer.get_vocab(), tokenizer.chat_template)
+
+
+def fingerprint_of(vocabulary: Mapping[str, int], chat_template: str | None) -> str:
+    """The same of its parts: ids by their tokens, added ones too, and the template."""
+    whole = [sorted(vocabulary.items()), chat_template]
     return blake2b(json.dumps(whole, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 

@@ -76,7 +76,7 @@ class Diagnosis:
             "no signal": (
                 f"no signal: in the last {n} iterations {informative:.0%} of the groups had rewards that differ, so "
                 "the advantages are zero; take easier tasks, a larger group, or train on worked examples first"
-                if informative <= config.least_informative
+                if self._has("informative") and informative <= config.least_informative
                 else ""
             ),
             "weak signal": (
@@ -98,6 +98,7 @@ class Diagnosis:
                 if self._has("mismatch") and self._mean("mismatch") > config.mismatch
                 else ""
             ),
+            "stale": self._stale(),
             "gradient": (
                 f"zero gradient in the last {n} iterations although rewards differ: nothing is learned; check the mask "
                 "and the clip"
@@ -106,6 +107,28 @@ class Diagnosis:
                 else ""
             ),
         }
+
+    def _stale(self) -> str:
+        """Whether weights sampled that are older than they may be, by the versions that samples carry."""
+        oldest = max((m["staleness/max"] - m.get("staleness/bound", 0.0) for m in self._last if "staleness/max" in m),
+                     default=0.0)  # fmt: skip
+        dropped, unknown = self._mean("staleness/dropped"), self._mean("staleness/unknown")
+        if unknown:
+            return (
+                f"stale sampler: {unknown:.1f} samples an iteration are of weights that were never published here; "
+                "another process changes the server's weights, or it was not restarted with this training"
+            )
+        if dropped > self._mean("samples"):
+            return (
+                f"stale sampler: {dropped:.1f} samples an iteration were too old and left out, more than were learned "
+                "from; let rollouts be shorter or their pieces longer, or raise the bound"
+            )
+        if oldest > 0:
+            return (
+                f"stale sampler: tokens came from weights {oldest:.0f} versions older than they may be; the server did "
+                "not take the new weights"
+            )
+        return ""
 
     def _stuck(self) -> str:
         """Whether the reward has not risen by more than its own noise, although there is room."""

@@ -1,57 +1,46 @@
 """The loop: rollouts by the engine, rewards, a step, new weights under a new name, and again.
 
-Every iteration ends in a checkpoint of all that the next one depends on: weights, optimiser, the order of tasks; the
-seeds of rollouts are functions of the iteration. A resume opens the weights under the version they had, and lines of
-`metrics.jsonl` that no checkpoint followed are dropped, so that each iteration is there once.
+With `staleness` from 1 on the rollouts of the next iteration go on while the step of this one runs. New weights come
+into use when both have ended, so which weights sampled what does not depend on who was faster.
+
+Every iteration ends in a checkpoint of all that the next one depends on: weights, optimiser, the order of tasks, what
+was sampled ahead, rollouts under way; the seeds of rollouts are functions of the iteration. A resume opens the weights
+under the version they had, and lines of `metrics.jsonl` that no checkpoint followed are dropped, so that each iteration
+is there once.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-import zlib
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+import anyio
 import anyio.to_thread
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
+from researcher.errors import UserError
 from researcher.train import checkpoint
-from researcher.train.consensus import consensus_metrics
-from researcher.train.diagnosis import Diagnosis, DiagnosisConfig, Finding
+from researcher.train.board import open_board
+from researcher.train.diagnosis import Diagnosis, Finding
+from researcher.train.gathering import Gathered, Gatherer
 from researcher.train.journal import Journal
 from researcher.train.publish.versioned import VersionedModel
-from researcher.train.rewards import RewardConfig, weigh
-from researcher.train.rollouts import Group, Rollouts, solved
+from researcher.train.rollouts import Rollouts, solved
 from researcher.train.sample import Sample
-from researcher.train.sampling import SamplingConfig, TaskSampler, informative
-from researcher.train.trainer import Metrics, Trainer, TrainerConfig
+from researcher.train.settings import LoopConfig
+from researcher.train.staleness import fresh, update_newest
+from researcher.train.trainer import Metrics, Trainer
 from researcher.types import Task
 
+__all__ = ["Iteration", "Loop", "LoopConfig", "Publisher"]
 
-class LoopConfig(BaseModel):
-    """One stage of reinforcement learning."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    iterations: int = Field(default=100, ge=1)
-    tasks: int = Field(default=16, ge=1, description="groups of an iteration")
-    group: int = Field(default=16, ge=2, description="samples of a task")
-    strategy: str = Field(default="vote", description="what makes the rollouts")
-    params: dict[str, Any] = Field(default={"stop": "full", "temperature": 1.0}, description="parameters of it")
-    trained: int | None = Field(default=None, ge=2, description="of a group, those a step is made of (TTRL: 32 of 64)")
-    rewards: tuple[RewardConfig, ...] = (RewardConfig(name="accuracy"),)
-    begins: dict[str, int] = Field(default={}, description="rewards that count from this iteration on (Kimi: length)")
-    trainer: TrainerConfig = TrainerConfig()
-    sampling: SamplingConfig = SamplingConfig()
-    diagnosis: DiagnosisConfig = DiagnosisConfig()
-    evaluate_every: int = Field(default=10, ge=1)
-    seed: int = 0
+First = TypeVar("First")
+Second = TypeVar("Second")
+Update = Callable[[Sequence[Sample]], list[Metrics]]
 
 
 class Publisher(Protocol):
@@ -74,7 +63,8 @@ class Iteration:
 
 
 class Loop:
-    """Runs a stage in `folder`, from its last checkpoint if there is one."""
+    """Runs a stage in `folder`, from its last checkpoint if there is one. `settings`: what rollouts record besides, the
+    fingerprint of the `tokenizer`. Raises UserError for settings that do not go together."""
 
     def __init__(
         self,
@@ -86,18 +76,28 @@ class Loop:
         tasks: Sequence[Task],
         held_out: Sequence[Task] = (),
         folder: Path,
-        update: Callable[[Sequence[Sample]], list[Metrics]] | None = None,
+        update: Update | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
-        # An update of one's own may learn from a group whose rewards are all equal.
-        self.update, self._by_group = update or trainer.update, update is None
+        config.refuse()
+        if update is not None and config.bound:
+            raise UserError("This stage learns by a rule of its own, which has no correction for older weights: leave "
+                            "out partial, and set staleness to 0.")  # fmt: skip
         self.config, self.trainer, self.model, self.publisher = config, trainer, model, publisher
-        self.tasks, self.held_out, self.folder = tasks, held_out, folder
-        self.sampler = TaskSampler(len(tasks), config.sampling, config.seed)
-        self.done, self.journal = 0, Journal(folder / "metrics.jsonl")
-        params = {"n": config.group, **config.params} if config.strategy == "vote" else dict(config.params)
-        self.rollouts = Rollouts(model, folder / "rollouts", config.strategy, params)
-        asked = params.get("over_params", {}) if params.get("over", "chain_of_thought") == "chain_of_thought" else {}
-        self.greedy = Rollouts(model, folder / "evaluation", "chain_of_thought", {**asked, "temperature": 0.0})
+        self.update = update or self._learn
+        self.held_out, self.folder = held_out, folder
+        self.done, self.versions = 0, [model.version]
+        """`versions`: the names of the weights, in the order of their use; the last one is in use."""
+        self.ahead: Gathered | None = None
+        """The samples of the next iteration, where they were made while the last one learned."""
+        self.journal = Journal(folder / "metrics.jsonl", open_board(folder) if config.tensorboard else None)
+        recorded = settings or {}
+        rollouts = Rollouts(model, folder / "rollouts", *config.rollout, settings=recorded)
+        # An update of one's own may learn from a group whose rewards are all equal.
+        self.gatherer = Gatherer(config, rollouts, tasks, by_group=update is None)
+        self.greedy = Rollouts(
+            model, folder / "evaluation", "chain_of_thought", {"temperature": 0.0}, settings=recorded
+        )
 
     async def run(self, tell: Callable[[Iteration], None]) -> Iteration | None:
         """The last iteration; each is told as it ends. None where all were done before.
@@ -119,24 +119,33 @@ class Loop:
             last = Iteration(self.done, metrics, tuple(findings), diagnosis.reason if diagnosis.hopeless else "")
             self._log(last)
             await anyio.to_thread.run_sync(self._save)
+            await self.gatherer.sweep()
             tell(last)
             if last.reason:
                 break
+        self.journal.close()
         return last
 
     async def iterate(self) -> Metrics:
         """Rollouts, a step, new weights; its metrics."""
         began = time.monotonic()
-        samples, metrics = await self._samples()
-        metrics["seconds/rollouts"] = time.monotonic() - began
-        if samples:
-            began = time.monotonic()
-            steps = await anyio.to_thread.run_sync(self.update, samples)
-            metrics |= {name: statistics.fmean(step[name] for step in steps if name in step) for name in steps[-1]}
-            metrics["seconds/steps"] = time.monotonic() - began
-            version = f"v{self.done + 1}"
-            if any(step["gradient"] > 0.0 for step in steps):
-                metrics["canary"] = await self.publisher.publish(self.trainer.policy.model, self.model, version)
+        gathered, self.ahead = self.ahead or await self.gatherer.gather(self.done), None
+        waited = time.monotonic() - began
+        if self.config.staleness and self.done + 1 < self.config.iterations:
+            learned, (self.ahead, rolled) = await _both(
+                lambda: self._step(gathered.samples), lambda: _timed(self.gatherer.gather(self.done + 1))
+            )
+            lead = rolled - learned.get("seconds/steps", 0.0)
+            times = {"seconds/rollouts": rolled + waited, "seconds/step_waited": waited + max(0.0, lead)}
+            times["seconds/rollouts_waited"] = max(0.0, -lead)
+        else:
+            learned = await self._step(gathered.samples)
+            times = {"seconds/rollouts": waited, "seconds/step_waited": waited}
+            times["seconds/rollouts_waited"] = learned.get("seconds/steps", 0.0)
+        moved = learned.pop("moved", 0.0)
+        metrics = {**gathered.metrics, **learned, **times}
+        if moved:
+            metrics["canary"] = await self._publish(f"v{self.done + 1}")
         self.done += 1
         if self.held_out and (self.done % self.config.evaluate_every == 0 or self.done == self.config.iterations):
             metrics |= await self.evaluate()
@@ -151,76 +160,53 @@ class Loop:
             "held_out/length": statistics.fmean(lengths) if lengths else 0.0,
         }
 
-    async def _samples(self) -> tuple[list[Sample], Metrics]:
-        """Weighed samples of as many informative groups as wanted, if the refills give them."""
+    async def _step(self, gathered: Sequence[Sample]) -> Metrics:
+        """Learn, in a thread, from the samples that are not too old; `moved`: 1 where the weights did."""
         config = self.config
-        kept: list[list[Sample]] = []
-        seen: list[Sample] = []
-        groups, useful, skipped = 0, 0, Counter[str]()
-        for round_ in range(1 + config.sampling.refills):
-            numbers = self.sampler.draw(config.tasks)
-            found = await self.rollouts.gather([self.tasks[i] for i in numbers], self._seed(round_))
-            for number, group in zip(numbers, found, strict=True):
-                weighed = self._weighed(group, skipped)
-                self.sampler.saw(number, solved([group]))
-                groups += 1
-                seen += weighed
-                chosen = self._trained(weighed)
-                useful_now = bool(chosen) and (informative(chosen) or not self._by_group)
-                if chosen and (useful_now or config.sampling.keep == "all"):
-                    useful += useful_now
-                    kept.append(chosen)
-            if len(kept) >= config.tasks:
-                break
-        samples = [sample for group_samples in kept[: config.tasks] for sample in group_samples]
-        metrics: Metrics = {
-            "groups": float(groups),
-            "informative": useful / groups if groups else 0.0,
-            "reward": statistics.fmean(s.reward for s in seen) if seen else 0.0,
-            "length": statistics.fmean(s.sampled for s in seen) if seen else 0.0,
-            "skipped": float(skipped.total()),
-        }
-        for term in self._rewards():
-            values = [t.value for s in seen for t in s.terms if t.name == term.name]
-            metrics[f"reward/{term.name}"] = statistics.fmean(values) if values else 0.0
-        if any(term.name == "consensus" for term in config.rewards):
-            metrics |= consensus_metrics(seen)
-        return samples, metrics
+        masked = config.partial is not None and config.partial.older == "mask"
+        samples, metrics = fresh(gathered, self.versions, config.bound, masked=masked)
+        if len(samples) < config.trainer.minibatches:  # too few rollouts have ended, or none of them is fresh
+            return metrics
+        steps, seconds = await _timed(anyio.to_thread.run_sync(self.update, samples))
+        metrics |= {name: statistics.fmean(step[name] for step in steps if name in step) for name in steps[-1]}
+        metrics["seconds/steps"] = seconds
+        metrics["moved"] = float(any(step["gradient"] > 0.0 for step in steps))
+        return metrics
 
-    def _rewards(self) -> list[RewardConfig]:
-        """The terms that count in this iteration."""
-        begins = self.config.begins
-        return [term for term in self.config.rewards if self.done >= begins.get(term.name, 0)]
+    def _learn(self, samples: Sequence[Sample]) -> list[Metrics]:
+        partial = self.config.partial
+        if partial is not None and partial.older == "mask":
+            return update_newest(self.trainer, samples)
+        return self.trainer.update(samples)
 
-    def _weighed(self, group: Group, skipped: Counter[str]) -> list[Sample]:
-        skipped.update(group.skipped)
-        weighed = [sample for sample in weigh(group.samples, self._rewards()) if sample is not None]
-        skipped["a reward had no word on it"] += len(group.samples) - len(weighed)
-        return weighed
-
-    def _trained(self, group: list[Sample]) -> list[Sample]:
-        """Those of a group that a step is made of, drawn by chance: all have voted, fewer are learned from."""
-        wanted = self.config.trained
-        if wanted is None or wanted >= len(group):
-            return group
-        rng = np.random.default_rng((self.config.seed, self.done, zlib.crc32(group[0].run.encode())))
-        return [group[i] for i in sorted(rng.choice(len(group), wanted, replace=False).tolist())]
-
-    def _seed(self, round_: int) -> int:
-        return (self.config.seed * 1_000_003 + self.done * 10_007 + round_ * 101) % 2**31
+    async def _publish(self, version: str) -> float:
+        """How far the canary moved. The model keeps its version where the change is too small to be published."""
+        moved = await self.publisher.publish(self.trainer.policy.model, self.model, version)
+        if self.model.version != self.versions[-1]:
+            self.versions.append(self.model.version)
+        return moved
 
     def _save(self) -> None:
-        state = {"trainer": self.trainer.state(), "sampler": self.sampler.state(), "done": self.done}
+        state = {
+            "trainer": self.trainer.state(),
+            "done": self.done,
+            "versions": list(self.versions),
+            "ahead": None if self.ahead is None else self.ahead.state(),
+            **self.gatherer.state(),
+        }
         checkpoint.save(self.folder / "checkpoints", self.done, state)
 
     async def _resume(self, diagnosis: Diagnosis) -> None:
         state = checkpoint.latest(self.folder / "checkpoints")
         if state is not None and not self.done:
             self.trainer.load_state(state["trainer"])
-            self.sampler.load_state(state["sampler"])
+            self.gatherer.load_state(state)
             self.done = state["done"]
-            if self.trainer.steps:
-                await self.publisher.publish(self.trainer.policy.model, self.model, f"v{self.done}")
+            self.ahead = None if state.get("ahead") is None else Gathered.of(state["ahead"])
+            names = state.get("versions", [self.model.version, f"v{self.done}"])
+            if self.trainer.steps and names[-1] != self.model.version:
+                await self.publisher.publish(self.trainer.policy.model, self.model, names[-1])
+            self.versions = names
         for line in await anyio.to_thread.run_sync(self.journal.resume, self.done):
             if line["iteration"]:
                 diagnosis.see(line)
@@ -231,3 +217,29 @@ class Loop:
 
     def _log(self, iteration: Iteration) -> None:
         self.journal.add(iteration.number, {**iteration.metrics, "findings": list(iteration.findings)})
+
+
+async def _timed(made: Awaitable[First]) -> tuple[First, float]:
+    """What comes of it, and after how many seconds."""
+    began = time.monotonic()
+    return await made, time.monotonic() - began
+
+
+async def _both(first: Callable[[], Awaitable[First]], second: Callable[[], Awaitable[Second]]) -> tuple[First, Second]:
+    """The results of two that go on at the same time. Raises the error of the first one that fails, as it is."""
+    results: dict[int, Any] = {}
+    errors: list[Exception] = []
+    async with anyio.create_task_group() as group:
+
+        async def one(number: int, make: Callable[[], Awaitable[Any]]) -> None:
+            try:
+                results[number] = await make()
+            except Exception as error:  # not in a group: whoever waits knows it by its type
+                errors.append(error)
+                group.cancel_scope.cancel()
+
+        group.start_soon(one, 0, first)
+        group.start_soon(one, 1, second)
+    if errors:
+        raise errors[0]
+    return results[0], results[1]

@@ -107,10 +107,11 @@ class _Reading:
         elif isinstance(body, Scored) and not body.guide:
             self._judged[key] = (body.verdict.by, body.verdict.score)
         elif isinstance(body, MessageAdded) and sampled:
-            path = graph.path(key)
-            tokens, before = body.tokens, path[-2].id if len(path) > 1 else ""
+            leaf, tokens = graph.leaf(key), body.tokens  # and not its whole path, at each of its messages
+            assert leaf is not None
+            before = "" if leaf.parent is None else leaf.parent.id
             rebased = tokens is not None and tokens.rebased
-            piece = _Piece(before, path[-1].id, len(path) - 1, tokens, rebased or anew, event)
+            piece = _Piece(before, leaf.id, leaf.depth, tokens, rebased or anew, event)
             self._pieces.setdefault(key, []).append(piece)
 
     def _continues(self, key: str) -> bool:

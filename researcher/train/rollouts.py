@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import anyio
 
 from researcher.engine.orchestrator import Orchestrator
+from researcher.engine.run import Run
 from researcher.protocols import Model
 from researcher.store import RunReader, RunStore, run_path
+from researcher.strategies.load import load_strategy
+from researcher.strategies.partial import Partial
+from researcher.train.partial import Flight, copy_run, ended
 from researcher.train.paths import paths_of
 from researcher.train.rewards.rules import Accuracy
 from researcher.train.sample import Sample
 from researcher.types import Task
+
+Found = TypeVar("Found")
 
 
 class Group(NamedTuple):
@@ -27,6 +33,16 @@ class Group(NamedTuple):
     run: str
     samples: tuple[Sample, ...]
     skipped: Counter[str]
+
+
+class Landed(NamedTuple):
+    """A group made in pieces whose rollouts have all ended: the number of its task, how many pieces it took, and how
+    many of its rollouts were stopped because they repeated themselves."""
+
+    task: int
+    group: Group
+    pieces: int
+    repeating: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +63,63 @@ class Rollouts:
 
     async def gather(self, tasks: Sequence[Task], seed: int) -> list[Group]:
         """A group for each task, in their order. Raises what broke a run; a thread that failed is only no sample."""
-        groups: list[Group | None] = [None] * len(tasks)
+
+        async def one(orchestrator: Orchestrator, index: int) -> Group:
+            return self._group(await self._start(orchestrator, tasks[index], self.params, seed + index), tasks[index])
+
+        return await self._all(one, len(tasks))
+
+    async def advance(
+        self, under_way: Sequence[tuple[Flight, Task]], fresh: Sequence[tuple[int, Task]], seed: int
+    ) -> list[Landed | Flight]:
+        """One piece more for each rollout of the groups under way, and the first of the `fresh` ones, which come with
+        the numbers of their tasks; in this order, each as a group where all its rollouts have ended, else as where
+        it stands now. Only for the strategy `partial`. Raises what broke a run."""
+
+        async def one(orchestrator: Orchestrator, index: int) -> Landed | Flight:
+            if index < len(under_way):
+                flight, task = under_way[index]
+                number, pieces = flight.task, flight.pieces
+                params = {**self.params, "pieces": pieces + 1}
+                run = await orchestrator.resume(await copy_run(self.home, flight, params))
+                await run.result()
+            else:
+                number, task = fresh[index - len(under_way)]
+                pieces = 0
+                params = {**self.params, "pieces": 1}
+                run = await self._start(orchestrator, task, params, seed + index)
+            strategy = load_strategy(self.strategy, params)
+            assert isinstance(strategy, Partial)
+            if strategy.waiting(run.graph):
+                return Flight(number, run.id, run.graph.seq, pieces + 1)
+            group = self._group(run, task)
+            done = group._replace(samples=tuple([ended(sample) for sample in group.samples]))
+            return Landed(number, done, pieces + 1, strategy.repeating(run.graph))
+
+        return await self._all(one, len(under_way) + len(fresh))
+
+    async def _all(self, one: Callable[[Orchestrator, int], Awaitable[Found]], count: int) -> list[Found]:
+        """What `one` finds for each number, so many at once."""
+        found: dict[int, Found] = {}
         places = anyio.CapacityLimiter(self.at_once)
         async with Orchestrator(self.model, home=self.home, store=_store, **self.options) as orchestrator:
 
-            async def one(index: int) -> None:
+            async def placed(index: int) -> None:
                 async with places:
-                    groups[index] = await self._group(orchestrator, tasks[index], seed + index)
+                    found[index] = await one(orchestrator, index)
 
             async with anyio.create_task_group() as started:
-                for index in range(len(tasks)):
-                    started.start_soon(one, index)
-        return [group for group in groups if group is not None]
+                for index in range(count):
+                    started.start_soon(placed, index)
+        return [found[index] for index in sorted(found)]
 
-    async def _group(self, orchestrator: Orchestrator, task: Task, seed: int) -> Group:
-        run = await orchestrator.start(
-            task, strategy=self.strategy, params=self.params, seed=seed, settings=self.settings
-        )
+    async def _start(self, orchestrator: Orchestrator, task: Task, params: Mapping[str, Any], seed: int) -> Run:
+        run = await orchestrator.start(task, strategy=self.strategy, params=params, seed=seed, settings=self.settings)
         await run.result()
-        path = run_path(self.home, run.id)
-        with RunReader(path) as reader:
+        return run
+
+    def _group(self, run: Run, task: Task) -> Group:
+        with RunReader(run_path(self.home, run.id)) as reader:
             found = paths_of(reader.read(), run.id)
         return Group(task, run.id, found.samples, found.skipped)
 

@@ -93,3 +93,19 @@ def test_treerl_by_hand() -> None:
     assert list(found[3][2:]) == pytest.approx([y - mean] * 2 + [leaf[3] - mean] * 2)
     shared = {"x": found[0][2] * 2, "y": found[2][2] * 2}
     assert sum(shared.values()) + 2 * sum(a[4] for a in found) == pytest.approx(0.0)
+
+
+def test_a_thread_of_two_contexts_counts_once_in_its_group() -> None:
+    def part(thread: str, number: int, parts: int) -> Sample:
+        return Sample(run="r", thread=thread, task="t", ids=(1, 2), mask=(False, True), part=number, parts=parts)
+
+    samples = [part("a", 0, 2), part("a", 1, 2), part("b", 0, 1), part("c", 0, 1)]
+    config = AdvantageConfig(scale="none")
+    found = [float(each[0]) for each in token_advantages(samples, [1.0, 1.0, 0.0, 0.0], config)]
+    assert found == pytest.approx([2 / 3, 2 / 3, -1 / 3, -1 / 3])  # and not [1/2, 1/2, -1/2, -1/2]
+    alone = [part(name, 0, 1) for name in "aabc"]  # one context each, whatever they are called
+    assert [float(each[0]) for each in token_advantages(alone, [1.0, 1.0, 0.0, 0.0], config)] == [0.5, 0.5, -0.5, -0.5]
+    threads = ["a", "a", "b", "c"]
+    grpo = group_advantages([1.0, 0.5, 0.0, 0.0], ["t"] * 4, AdvantageConfig(epsilon=0.0), threads)
+    once = group_advantages([0.75, 0.0, 0.0], ["t"] * 3, AdvantageConfig(epsilon=0.0))
+    assert grpo == pytest.approx(once[[0, 0, 1, 2]])

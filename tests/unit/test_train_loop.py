@@ -1,0 +1,246 @@
+"""The loop on a small network that samples in the process: partial rollouts, staleness, and resuming to the bit."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+import pytest
+import torch
+from train_harness import EOS, SETTINGS, ignore, training
+
+from researcher.errors import UserError
+from researcher.train.loop import Iteration, Loop, LoopConfig
+from researcher.train.partial import newest
+from researcher.train.sample import Sample, Term, VersionSpan
+from researcher.train.staleness import fresh, update_newest
+from researcher.train.trainer import Metrics
+from researcher.types import ModelRequest, Outcome
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+torch.set_num_threads(1)
+PARTIAL: dict[str, Any] = {"partial": {"tokens": 6}}
+STALE: dict[str, Any] = {"staleness": 1}
+WAYS: list[Any] = [
+    pytest.param({}, id="plain"),
+    pytest.param(PARTIAL, id="partial"),
+    pytest.param(STALE, id="stale"),
+    pytest.param({**PARTIAL, **STALE}, id="both"),
+    pytest.param({"partial": {"tokens": 6, "older": "weigh"}}, id="weigh"),
+]
+ways = pytest.mark.parametrize("how", WAYS)
+
+
+class Cut(Exception):
+    """The process ends here."""
+
+
+def weights(loop: Loop) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in loop.trainer.parameters]
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """The metrics without what the clock says."""
+    read = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if not name.startswith("seconds/")} for line in read]
+
+
+def seen(loop: Loop) -> list[list[Sample]]:
+    """What each step of the loop is made of, from now on."""
+    steps: list[list[Sample]] = []
+    update = loop.update
+
+    def noting(samples: Sequence[Sample]) -> list[Metrics]:
+        steps.append(list(samples))
+        return update(samples)
+
+    loop.update = noting
+    return steps
+
+
+def plain(sample: Sample) -> tuple[Any, ...]:
+    """A sample without the names that a run draws by chance."""
+    return sample.ids, sample.mask, sample.logprobs, sample.versions, sample.reward, sample.task
+
+
+@ways
+async def test_a_loop_that_goes_on_is_the_same_to_the_bit(tmp_path: Path, how: dict[str, Any]) -> None:
+    whole = training(tmp_path / "whole", 4, how)
+    steps = seen(whole)
+    await whole.run(ignore)
+
+    first = training(tmp_path / "cut", 4, how)
+    parts = seen(first)
+
+    def stop(iteration: Iteration) -> None:
+        if iteration.number == 2:
+            raise Cut
+
+    with pytest.raises(Cut):
+        await first.run(stop)
+    second = training(tmp_path / "cut", 4, how)
+    more = seen(second)
+    await second.run(ignore)
+    assert all(torch.equal(a, b) for a, b in zip(weights(second), weights(whole), strict=True))
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+    assert second.versions == whole.versions
+    made = [[plain(sample) for sample in step] for step in (*parts, *more)]
+    assert made == [[plain(sample) for sample in step] for step in steps]
+    assert any(not torch.equal(a, b) for a, b in zip(weights(whole), weights(training(tmp_path, 1)), strict=True))
+
+
+async def test_a_rollout_goes_on_from_its_token_ids_under_new_weights(tmp_path: Path) -> None:
+    loop = training(tmp_path, 6, {**PARTIAL, "tasks": 4, "group": 2})
+    steps = seen(loop)
+    await loop.run(ignore)
+    read = lines(tmp_path)
+    assert [line["groups"] + line["partial/under_way"] for line in read] == [4.0] * 6
+    long = [sample for step in steps for sample in step if len({span.version for span in sample.versions}) > 1]
+    assert long
+    for sample in long:
+        assert [span.start for span in sample.versions] == [
+            sample.versions[0].start, *(span.end for span in sample.versions[:-1])
+        ]  # fmt: skip
+        assert all(span.end - span.start == 6 for span in sample.versions[:-1])
+        assert sum(sample.mask) == sample.versions[-1].end - sample.versions[0].start == len(sample.logprobs) - 60
+        assert [span.version for span in sample.versions] == sorted(span.version for span in sample.versions)
+    every = [sample for step in steps for sample in step]
+    assert all(sample.ids[-1] == EOS or sample.sampled == 16 for sample in every)
+    assert all(EOS not in sample.ids[60:-1] for sample in every)
+    assert all(sample.outcome is Outcome.EXHAUSTED for sample in every)  # none of them has an answer
+    for step in steps:
+        assert set(Counter(sample.run for sample in step).values()) == {2}
+    runs = {path.stem for path in (tmp_path / "rollouts/runs").glob("*.db")}
+    assert {sample.run for sample in every} <= runs
+    assert len(runs) <= len({sample.run for sample in every}) + 2 * 4  # of those under way, the last two states
+
+
+def made(spans: Sequence[tuple[str, int, int]], task: str = "t", reward: float = 0.0) -> Sample:
+    """Three given tokens and then what these versions sampled."""
+    end = spans[-1][2]
+    return Sample(
+        run="r", thread=f"{task}/{reward}", task=task, ids=tuple(range(end)), mask=(False,) * 3 + (True,) * (end - 3),
+        logprobs=(0.0,) * 3 + (-1.5,) * (end - 3), versions=tuple(VersionSpan(*span) for span in spans),
+        terms=(Term("accuracy", reward),),
+    )  # fmt: skip
+
+
+async def test_what_older_weights_sampled_is_context_alone_or_weighed(tmp_path: Path) -> None:
+    old, new = made([("v0", 3, 7), ("v2", 7, 12)], reward=1.0), made([("v2", 3, 9)])
+    assert newest(old).tolist() == [False] * 7 + [True] * 5
+    assert newest(new).tolist() == [False] * 3 + [True] * 6
+    trainer = training(tmp_path, 1).trainer
+    batches = []
+    learn = trainer.learn
+    trainer.learn = lambda batch: batches.append(batch) or learn(batch)  # type: ignore[assignment,func-returns-value]
+    [metrics] = update_newest(trainer, [old, new])
+    [batch] = batches
+    assert batch.policy is not None
+    assert batch.policy.tolist() == [0.0] * 7 + [1.0] * 5 + [0.0] * 3 + [1.0] * 6
+    assert metrics["gradient"] > 0.0
+
+    # The gradient is that of a sample in which the older tokens were given, as if they stood in the prompt.
+    given = Sample(
+        **{f: getattr(old, f) for f in old.__struct_fields__ if f != "mask"}, mask=tuple(newest(old).tolist())
+    )
+    one, other = training(tmp_path / "1", 1).trainer, training(tmp_path / "2", 1).trainer
+    update_newest(one, [old, new])
+    other.update([given, new])
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters, other.parameters, strict=True))
+    whole = training(tmp_path / "3", 1).trainer
+    whole.update([old, new])
+    assert any(not torch.equal(a, b) for a, b in zip(one.parameters, whole.parameters, strict=True))
+
+
+def test_ages_are_counted_in_versions_and_what_is_too_old_is_left_out() -> None:
+    versions = ["v0", "v1", "v4", "v5"]  # a step too small to be published makes no version
+    samples = [
+        made([("v5", 3, 9)]), made([("v1", 3, 7), ("v4", 7, 13)]), made([("v0", 3, 5)]), made([("v9", 3, 5)]),
+    ]  # fmt: skip
+    kept, metrics = fresh(samples, versions, 2)
+    assert kept == samples[:2]
+    assert metrics["staleness/max"] == 3.0
+    assert metrics["staleness/mean"] == pytest.approx((0.0 + (4 * 2 + 6 * 1) / 10 + 3.0) / 3)
+    assert (metrics["staleness/dropped"], metrics["staleness/unknown"]) == (2.0, 1.0)
+    assert fresh(samples, versions, 1, masked=True).samples == samples[:2]  # of the second, v4's tokens are learned
+    assert fresh(samples, versions, 1).samples == samples[:1]
+    nameless = [made([("v5", 3, 9)]).__class__(**{**_fields(samples[0]), "logprobs": ()})]
+    assert fresh(nameless, versions, 1).samples == []
+    assert fresh(samples, versions, 0).samples == samples
+
+
+def _fields(sample: Sample) -> dict[str, Any]:
+    return {name: getattr(sample, name) for name in sample.__struct_fields__}
+
+
+@pytest.mark.parametrize("slow", ["step", "rollouts"])
+async def test_rollouts_go_on_while_a_step_runs_and_who_is_faster_changes_nothing(tmp_path: Path, slow: str) -> None:
+    plain_loop = training(tmp_path / "plain", 3, STALE)
+    await plain_loop.run(ignore)
+
+    called, stepped = Counter[str](), anyio.Event()
+
+    async def calls(request: ModelRequest) -> None:
+        called["model"] += 1
+        if slow == "rollouts" and called["model"] > 6:  # those of the first iteration, with which there is no step
+            await stepped.wait()
+
+    loop = training(tmp_path / slow, 3, STALE, calls)
+    update = loop.update
+
+    async def rolled() -> None:
+        while called["model"] < 12:
+            await anyio.lowlevel.checkpoint()
+
+    def waiting(samples: Sequence[Sample]) -> list[Metrics]:
+        if slow == "step" and not called["step"]:
+            anyio.from_thread.run(rolled)
+        called["step"] += 1
+        metrics = update(samples)
+        anyio.from_thread.run_sync(stepped.set)
+        return metrics
+
+    loop.update = waiting
+    with anyio.fail_after(300):
+        await loop.run(ignore)
+    assert all(torch.equal(a, b) for a, b in zip(weights(loop), weights(plain_loop), strict=True))
+    assert lines(tmp_path / slow) == lines(tmp_path / "plain")
+    assert [line["staleness/max"] for line in lines(tmp_path / slow)] == [0.0, 1.0, 1.0]
+    assert all(line["staleness/dropped"] == 0.0 for line in lines(tmp_path / slow))
+
+
+async def test_without_staleness_each_step_learns_from_its_own_weights(tmp_path: Path) -> None:
+    loop = training(tmp_path, 3)
+    steps = seen(loop)
+    await loop.run(ignore)
+    assert [{span.version for sample in step for span in sample.versions} for step in steps] == [{"v0"}, {"v1"}, {"v2"}]
+    assert all(line["staleness/max"] == 0.0 for line in lines(tmp_path))
+    assert "canary" in lines(tmp_path)[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"staleness": 1, "trainer": {}}, "With staleness = 1 older weights sample"),
+        ({**PARTIAL, "trainer": {}}, r"set trainer\.loss\.mismatch\.mode to truncate or mask"),
+        ({**PARTIAL, "strategy": "beam", "params": {}}, "cannot be made by beam"),
+        ({"strategy": "partial", "params": {"n": 2, "peace": 3}}, "no parameter 'peace'"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        training(tmp_path, 1, changes)
+
+
+def test_a_rule_of_ones_own_has_no_correction(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a rule of its own"):
+        training(tmp_path, 1, STALE, update=lambda samples: [])
+    config = LoopConfig.model_validate({**SETTINGS, **STALE, "trainer": {"loss": {"objective": "masked"}}})
+    config.refuse()  # prime-rl's loss weighs by the sampler itself
+    assert config.bound == 1
