@@ -31,6 +31,7 @@ SHOWN = {
     "informative": "informative {:.0%}",
     "label_accuracy": "labels right {:.0%}",
     "loss": "loss {:.4f}",
+    "mismatch": "sampler off by {:.1e}",
     "canary": "canary {:.3g}",
 }
 """Of all that is measured, what a line of the console shows; the rest is in metrics.jsonl."""

@@ -76,7 +76,7 @@ class Endpoint:
         self._exchange = Exchange(
             base_url, transport or _transport(client, self.limits.body), api_key=api_key, idle=self.limits.idle
         )
-        self._name, self._sleep, self._versions = model, sleep, versions
+        self._name, self._sleep, self.versions = model, sleep, versions
         self._encoder = RequestEncoder()
         self._probe: Probe | None = None
         self._route: TokenRoute | None = None
@@ -124,7 +124,7 @@ class Endpoint:
             request = msgspec.structs.replace(request, stream=True)
         if request.raw or request.prefix:
             return await self._continued(request, progress or Progress())
-        if self._versions:
+        if self.versions:
             done = await self._by_ids(request, self._probe or await self.probe(), progress or Progress())
             return as_chat(done, tools=bool(request.tools))
         if _wants_tokens(request.sampling) or _keeps_stop(request.sampling):
@@ -183,7 +183,7 @@ class Endpoint:
 
     async def _by_ids(self, request: ModelRequest, probe: Probe, progress: Progress) -> Completion:
         if self._route is None:
-            context, versions = probe.capabilities.context, self._versions
+            context, versions = probe.capabilities.context, self.versions
             self._route = TokenRoute(
                 self._exchange, self._encoder, probe.kind, probe.model, context=context, versions=versions
             )

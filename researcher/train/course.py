@@ -84,6 +84,7 @@ class Course:
         """Refuse at once what a later stage would refuse."""
         for name, stage in self.recipe.stages.items():
             stage.check()
+            stage.suits(self.base)
             if stage.sources == (GIVEN,) and self.given is None:
                 raise UserError(f"The stage {name} of {self.recipe.name} needs examples: give --data FILE.")
             if stage.needs_teacher and self.teacher is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
@@ -69,7 +70,7 @@ def load_folder(folder: Folder) -> nn.Module:
                 folder.path, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True,
                 trust_remote_code=False,
             )  # fmt: skip
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise UserError(f"{folder.path} cannot be loaded by transformers ({_short(error)}).") from None
     except MemoryError:
         raise UserError(

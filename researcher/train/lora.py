@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ def with_adapters(net: nn.Module, settings: LoraSettings, seed: int) -> nn.Modul
     except ModuleNotFoundError:
         raise UserError("Adapters need peft, which is not installed: pip install peft.") from None
     made: Any
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings(action="ignore"):
         torch.manual_seed(seed)
         try:
             made = get_peft_model(

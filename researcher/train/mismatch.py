@@ -42,3 +42,19 @@ def importance(batch: Batch, old: Tensor, how: Mismatch) -> Tensor | None:
         if how.mode == "truncate":
             return w.clamp(how.low, how.high)
         return torch.where((w < how.low) | (w > how.high), 0.0, w)
+
+
+def differences(batch: Batch, trainer: Tensor) -> Tensor:
+    """d = log pi_old - log mu of the sampled tokens that both scored, without gradient."""
+    if batch.sampler is None:
+        return torch.zeros(0)
+    found = (trainer.detach().cpu() - batch.sampler.cpu())[batch.mask.cpu()]
+    return found[found.isfinite()]
+
+
+def gap(difference: Tensor) -> dict[str, float]:
+    """The largest |d| in nats, and the mean of exp(d), which is 1 where the numerics are the same; the mean |d| is the
+    loss's `mismatch`. Empty where nothing can be compared."""
+    if not difference.numel():
+        return {}
+    return {"mismatch/max": float(difference.abs().max()), "mismatch/ratio": float(torch.exp(difference).mean())}

@@ -21,12 +21,12 @@ from transformers import PreTrainedTokenizerFast
 from researcher.errors import UserError
 from researcher.train import checkpoint
 from researcher.train.batch import Batch
-from researcher.train.embedded.convert import Packed
 from researcher.train.journal import Journal
 from researcher.train.losses import LossConfig
 from researcher.train.policy import LanguagePolicy
 from researcher.train.sample import Sample
 from researcher.train.trainer import Metrics, Trainer, TrainerConfig
+from researcher.train.weights import Weights
 
 
 class SFTConfig(BaseModel):
@@ -107,7 +107,7 @@ def batch_of(examples: Sequence[Sample]) -> Batch:
     return replace(batch, cross_entropy=batch.mask.float(), policy=batch.mask.float() * 0.0)
 
 
-def read_examples(path: Path, packed: Packed) -> list[Sample]:
+def read_examples(path: Path, packed: Weights) -> list[Sample]:
     """The examples of a JSONL file, a sample or `{"messages": [...]}` a line. Raises UserError with the broken line."""
     renderer = Renderer(packed)
     found = []
@@ -132,7 +132,7 @@ def read_examples(path: Path, packed: Packed) -> list[Sample]:
 class Renderer:
     """Turns conversations into ids with the model's own template."""
 
-    def __init__(self, packed: Packed) -> None:
+    def __init__(self, packed: Weights) -> None:
         self._tokenizer = packed.tokenizer
         make: Any = PreTrainedTokenizerFast
         self._template: Any = make(tokenizer_object=packed.tokenizer, chat_template=packed.chat_template)

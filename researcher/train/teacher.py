@@ -26,7 +26,7 @@ from researcher.train.files import write_bytes
 from researcher.train.policy import LanguagePolicy
 from researcher.train.sample import Sample
 from researcher.train.topk import Tail, topk_kl
-from researcher.train.weights import load_net, read_packed
+from researcher.train.weights import load_net, read_weights
 
 
 class Target(NamedTuple):
@@ -108,7 +108,7 @@ def read_targets(path: Path) -> list[Target]:
 
 def open_weights(path: Path, tokenizer: Tokenizer) -> nn.Module:
     """The teacher's network in float32. Raises UserError where it has another vocabulary than this tokenizer's."""
-    packed = read_packed(path)
+    packed = read_weights(path)
     if packed.tokenizer.get_vocab(with_added_tokens=True) != tokenizer.get_vocab(with_added_tokens=True):
         raise UserError(f"the teacher {path} has another tokenizer, so its word on the student's tokens means nothing.")
     return load_net(packed)

@@ -20,6 +20,7 @@ from researcher.train import parallel
 from researcher.train.advantages import AdvantageConfig, token_advantages
 from researcher.train.batch import Batch
 from researcher.train.losses import Denominators, LossConfig, compute_loss
+from researcher.train.mismatch import differences, gap
 from researcher.train.policy import LanguagePolicy
 from researcher.train.sample import Sample
 
@@ -88,6 +89,9 @@ class Trainer:
             batch.reference = self._reference(batch)
         metrics = [self.step(batch.select(part)) for part in self._minibatches(batch.samples)]
         self.iterations += 1
+        if batch.old is not None:  # of all steps together, as the sampler was asked once
+            whole = gap(differences(batch, batch.old))
+            metrics = [{**step, **whole} for step in metrics]
         return metrics
 
     def step(self, batch: Batch) -> Metrics:
@@ -95,6 +99,7 @@ class Trainer:
         loss_config = self.config.loss
         whole = Denominators.of(batch, loss_config)
         parts, sums = Metrics(), Metrics()
+        apart: list[Tensor] = [torch.zeros(0)]
         self.policy.model.train()
         team = self.team
         for row in self.policy.rows(batch) if team is None else team.rows(self.policy, batch):
@@ -104,13 +109,15 @@ class Trainer:
             loss.value.backward()  # type: ignore[no-untyped-call]
             _add(parts, loss.parts)
             _add(sums, loss.sums)
+            apart.append(differences(part, scored.logprobs))
             if scored.entropy is not None:
                 _add(sums, {"entropy": float((scored.entropy.detach() * part.mask.to(scored.entropy.device)).sum())})
         if team is not None:
             team.add_gradients(self.parameters)
             parts, sums = team.added(parts, sums)
+            apart = [difference for said in team.gathered(apart) for difference in said]
         norm = self._descend()
-        return self._metrics(batch, parts, sums, norm)
+        return {**self._metrics(batch, parts, sums, norm), **gap(torch.cat(apart))}
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on, in types that torch loads without running code."""

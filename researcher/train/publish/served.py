@@ -16,6 +16,7 @@ from researcher.errors import UserError
 from researcher.models.embedded import open_embedded
 from researcher.models.endpoint import Endpoint
 from researcher.models.llamacpp import writes_qwen
+from researcher.models.uri import KEY, parse_model_uri
 from researcher.models.vllm import VllmSettings, open_vllm
 from researcher.protocols import Model
 from researcher.train.embedded.convert import Packed
@@ -59,9 +60,19 @@ async def open_sampler(path: Path, say: Say = lambda text: None) -> AsyncIterato
 
 @asynccontextmanager
 async def open_served(
-    weights: Weights, net: nn.Module, path: Path, folder: Path, *, lora: LoraSettings | None, say: Say
+    weights: Weights,
+    net: nn.Module,
+    path: Path,
+    folder: Path,
+    *,
+    lora: LoraSettings | None,
+    say: Say,
+    server: str = "",
 ) -> AsyncIterator[Served]:
-    """The model of `path`, whose weights are those of `net`; versions are written below `folder`."""
+    """The model of `path`, whose weights are those of `net`; versions are written below `folder`.
+
+    `server`: a vLLM that runs on this machine already and is to serve a folder's model; it is given its weights first.
+    """
     async with AsyncExitStack() as stack:
         if isinstance(weights, Packed):
             inner = AsyncExitStack()
@@ -70,28 +81,53 @@ async def open_served(
             stack.push_async_callback(model.aclose)
             yield Served(model, EmbeddedPublisher(weights, folder))
             return
-        settings = VllmSettings(versions=lora is None and writes_qwen(weights.chat_template))
-        env = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
-        args = (*SAMPLING, *_adapting(lora))
-        endpoint = await stack.enter_async_context(open_vllm(str(path), args=args, settings=settings, env=env, say=say))
-        served = await served_by(endpoint, weights, net, folder, lora=lora, splits=settings.versions)
+        if server:
+            endpoint = await _running(stack, server, weights, whole=lora is None)
+        else:
+            settings = VllmSettings(versions=lora is None and writes_qwen(weights.chat_template))
+            env = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+            args = (*SAMPLING, *_adapting(lora))
+            started = open_vllm(str(path), args=args, settings=settings, env=env, say=say)
+            endpoint = await stack.enter_async_context(started)
+        served = await served_by(endpoint, weights, net, folder, lora=lora, reload=bool(server))
         stack.push_async_callback(served.model.aclose)
         yield served
 
 
+async def _running(stack: AsyncExitStack, server: str, weights: Folder, *, whole: bool) -> Endpoint:
+    """An endpoint on a server that runs; with versions of the weights in its replies, where it can tell them."""
+    [(url, name)] = parse_model_uri(server).served or [("", None)]
+    if not url:
+        raise UserError(f"server: {server} is no address of a server; write it as http://127.0.0.1:8000/v1#name")
+    endpoint = Endpoint(url, name, api_key=os.environ.get(KEY) or None)
+    stack.push_async_callback(endpoint.aclose)
+    control = Control(endpoint.exchange)
+    if not (whole and writes_qwen(weights.chat_template) and await control.generates()):
+        return endpoint
+    telling = Endpoint(url, name, api_key=os.environ.get(KEY) or None, versions=True)
+    stack.push_async_callback(telling.aclose)
+    return telling
+
+
 async def served_by(
-    endpoint: Endpoint, weights: Folder, net: nn.Module, folder: Path, *, lora: LoraSettings | None, splits: bool
+    endpoint: Endpoint,
+    weights: Folder,
+    net: nn.Module,
+    folder: Path,
+    *,
+    lora: LoraSettings | None = None,
+    reload: bool = False,
 ) -> Served:
-    """The same on a server that runs with the weights of `net`. Raises UserError for one that could not take new
-    weights, or whose tokenizer is another than the folder's."""
+    """The same on a server that has the weights of `net`, or is to have them first (`reload`). Raises UserError for one
+    that could not take new weights, or whose tokenizer is another than the folder's."""
     control = Control(endpoint.exchange)
     await control.check(adapters=lora is not None)
     await same_tokenizer(endpoint, weights)
     if lora is not None:
         return Served(VersionedModel(endpoint, FIRST), AdapterPublisher(weights, folder, control, endpoint))
-    model = LiveModel(endpoint, FIRST, splits=splits)
+    model = LiveModel(endpoint, FIRST, splits=endpoint.versions)
     publisher = WholePublisher(weights, folder, control)
-    await publisher.begin(net, model)
+    await publisher.begin(net, model, reload=reload)
     return Served(model, publisher)
 
 

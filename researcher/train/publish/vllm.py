@@ -7,7 +7,7 @@ else the logprobs of a fixed reply. A server that samples old weights ends the t
 from __future__ import annotations
 
 import shutil
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,14 @@ class WholePublisher:
         self._base, self._folder, self._control = base, folder.absolute(), control
         self._last: dict[str, str] = {}
 
-    async def begin(self, net: nn.Module, target: LiveModel) -> None:
-        """Name the weights that the server begins with, which are those of `net`."""
+    async def begin(self, net: nn.Module, target: LiveModel, *, reload: bool = False) -> None:
+        """Name the weights that the server begins with, which are those of `net`; with `reload` it reads them first,
+        from the folder that they came from."""
         self._last = digests(await anyio.to_thread.run_sync(weights_of, net, self._base.dtype))
-        await self._name(target, target.version)
+        if reload:
+            await target.change(lambda: self._swap(self._base.path.absolute(), target, target.version), target.version)
+        else:
+            await self._name(target, target.version)
 
     async def _name(self, target: LiveModel, version: str) -> None:
         """A server that keeps no names of versions cannot say who sampled what, so nothing may be under way."""
@@ -132,6 +136,8 @@ class AdapterPublisher:
 
     async def _opened(self, stack: AsyncExitStack, path: Path, version: str) -> Model:
         name = f"{self._endpoint.model}-{version}"
+        with suppress(ModelError, UserError):
+            await self._control.unload(name)  # another training may have left one of this name
         await self._control.load(name, path)
         stack.push_async_callback(self._gone, name, path)
         model = self._endpoint.sibling(name)
@@ -139,10 +145,8 @@ class AdapterPublisher:
         return model
 
     async def _gone(self, name: str, path: Path) -> None:
-        try:
+        with suppress(ModelError, UserError):  # the server may have ended before us
             await self._control.unload(name)
-        except (ModelError, UserError):
-            return  # the server has ended before us
         await anyio.to_thread.run_sync(lambda: shutil.rmtree(path, ignore_errors=True))
 
 

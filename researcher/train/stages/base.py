@@ -77,6 +77,10 @@ class Stage(BaseModel, ABC):
         """Refuse at once what would fail later. Raises UserError."""
         return
 
+    def suits(self, model: Path) -> None:
+        """Refuse a model that it cannot take: a GGUF file, or a transformers folder. Raises UserError."""
+        return
+
     @abstractmethod
     async def run(self, bench: Bench) -> Left:
         """Do the work that is not done yet. Raises UserError, ResearcherError."""

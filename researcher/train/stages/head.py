@@ -53,6 +53,11 @@ class HeadStage(Stage, SFTConfig):
         """The labels it learns from."""
         return self.data
 
+    def suits(self, model: Path) -> None:
+        """A head is put on the embedded architecture alone."""
+        if model.is_dir():
+            raise UserError(f"a head is put on the embedded architecture alone; give a GGUF instead of {model}.")
+
     async def run(self, bench: Bench) -> Left:
         """All steps, from the last checkpoint on. Raises UserError."""
         return await anyio.to_thread.run_sync(self._run, bench)

@@ -17,7 +17,7 @@ from researcher.train.journey import Journey, linearise, steps_of
 from researcher.train.sft import Renderer
 from researcher.train.stages.base import SAMPLES, Bench, Left
 from researcher.train.stages.sample import SamplingStage
-from researcher.train.weights import read_packed
+from researcher.train.weights import read_weights
 
 
 class JourneyStage(SamplingStage):
@@ -36,7 +36,7 @@ class JourneyStage(SamplingStage):
         return await anyio.to_thread.run_sync(self._write, bench, runs)
 
     def _write(self, bench: Bench, runs: list[str]) -> Left:
-        renderer, samples, turns = Renderer(read_packed(bench.model)), [], 0
+        renderer, samples, turns = Renderer(read_weights(bench.model)), [], 0
         for run in runs:
             question, way = self._way(bench.folder / "rollouts", run)
             if way is None:

@@ -11,14 +11,14 @@ from pydantic import Field
 from researcher_tools.verifiers import get_verifier
 
 from researcher.errors import UserError
-from researcher.models.embedded import open_embedded
 from researcher.strategies.prompts import process_prompt
 from researcher.train.files import read_samples, write_bytes, write_samples, write_text
 from researcher.train.process import Labelled, Labeller, balanced
+from researcher.train.publish.served import open_sampler
 from researcher.train.sample import Sample, Term
 from researcher.train.sft import Renderer
 from researcher.train.stages.base import SAMPLES, Bench, Left, Stage
-from researcher.train.weights import read_packed
+from researcher.train.weights import read_weights
 from researcher.types import Task
 
 Lesson = tuple[str, Labelled]
@@ -38,7 +38,7 @@ class LabellingStage(Stage):
     async def run(self, bench: Bench) -> Left:
         """The labels of all tasks, from the last one on."""
         lessons: list[Lesson] = []
-        async with open_embedded(bench.model) as model:
+        async with open_sampler(bench.model, lambda text: bench.say({"server": text})) as model:
             for number, task in enumerate(bench.tasks[: self.tasks]):
                 path = bench.folder / "tasks" / f"{number:06d}.json"
                 if not path.exists():
@@ -70,7 +70,7 @@ class LabellingStage(Stage):
         lines = [msgspec.json.encode({"question": q, **made._asdict()}).decode() + "\n" for q, made in lessons]
         write_text(bench.folder / "labels.jsonl", "".join(lines))
         chosen = balanced(lessons) if self.balance else lessons
-        renderer = Renderer(read_packed(bench.model))
+        renderer = Renderer(read_weights(bench.model))
         write_samples(bench.folder / SAMPLES, [lesson(renderer, *each) for each in chosen])
         good = sum(made.hard for _, made in lessons)
         figures = {"labels": len(lessons), "good": good, "lessons": len(read_samples(bench.folder / SAMPLES))}

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import anyio.to_thread
 from pydantic import Field
 
-from researcher.models.embedded import open_embedded
 from researcher.strategies.load import load_strategy
 from researcher.train.files import read_samples, write_samples
+from researcher.train.publish.served import open_sampler
 from researcher.train.rollouts import Rollouts, rate_of
 from researcher.train.sample import Sample
 from researcher.train.stages.base import SAMPLES, Bench, Left, Stage
@@ -47,7 +47,7 @@ class SamplingStage(Stage):
         """Samples of these tasks, in their order, chunk by chunk; a chunk that is on disk is not sampled again."""
         model = bench.model if self.by == "student" or bench.teacher is None else bench.teacher
         found: list[Sample] = []
-        async with open_embedded(model) as endpoint:
+        async with open_sampler(model, lambda text: bench.say({"server": text})) as endpoint:
             rollouts = Rollouts(endpoint, bench.folder / "rollouts", self.strategy, self._params())
             for start in range(0, len(tasks), self.chunk):
                 path = bench.folder / "chunks" / f"{start:06d}.jsonl"

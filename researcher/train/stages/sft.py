@@ -9,12 +9,11 @@ import anyio.to_thread
 from pydantic import Field
 
 from researcher.errors import UserError
-from researcher.train.embedded.convert import Packed
 from researcher.train.sample import Sample
 from researcher.train.sft import SFTConfig, fine_tune, read_examples
 from researcher.train.stages.base import MODEL, Bench, Left, Stage
 from researcher.train.trainer import Metrics
-from researcher.train.weights import load_net, read_packed, save_net
+from researcher.train.weights import Weights, load_net, read_weights, save_net
 
 
 class FineTuningStage(Stage, SFTConfig):
@@ -35,7 +34,7 @@ class FineTuningStage(Stage, SFTConfig):
         return await anyio.to_thread.run_sync(self._run, bench)
 
     def _run(self, bench: Bench) -> Left:
-        packed = read_packed(bench.model)
+        packed = read_weights(bench.model)
         examples = examples_of(bench, packed)
         net = load_net(packed)
 
@@ -45,11 +44,11 @@ class FineTuningStage(Stage, SFTConfig):
 
         steps = None if self.first_steps is None else round(self.first_steps * self.growth**bench.round)
         figures = fine_tune(net, examples, self, folder=bench.folder, seed=bench.seed, steps=steps, tell=tell)
-        save_net(net, packed, bench.folder / MODEL)
-        return Left(model=MODEL, figures={"examples": float(len(examples)), **figures})
+        left = save_net(net, packed, bench.folder / MODEL)
+        return Left(model=left.name, figures={"examples": float(len(examples)), **figures})
 
 
-def examples_of(bench: Bench, packed: Packed) -> list[Sample]:
+def examples_of(bench: Bench, packed: Weights) -> list[Sample]:
     """All examples of a stage's data. Raises UserError for a broken line, and where there is none to learn from."""
     examples: list[Sample] = []
     for path in bench.data.values():

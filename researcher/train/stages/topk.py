@@ -18,7 +18,6 @@ from pydantic import Field
 from researcher.errors import UserError
 from researcher.models.uri import KEY
 from researcher.train.batch import Batch
-from researcher.train.embedded.convert import Packed
 from researcher.train.losses import LossConfig
 from researcher.train.policy import LanguagePolicy
 from researcher.train.sample import Sample
@@ -38,7 +37,7 @@ from researcher.train.teacher import (
 from researcher.train.teacher_server import open_server
 from researcher.train.topk import Tail
 from researcher.train.trainer import Metrics
-from researcher.train.weights import load_net, read_packed, save_net
+from researcher.train.weights import Weights, load_net, read_weights, save_net
 
 
 class TopKStage(Stage, SFTConfig):
@@ -74,7 +73,7 @@ class TopKStage(Stage, SFTConfig):
 
     async def run(self, bench: Bench) -> Left:
         """All steps, from the last checkpoint on. Raises UserError, ModelError."""
-        packed = await anyio.to_thread.run_sync(read_packed, bench.model)
+        packed = await anyio.to_thread.run_sync(read_weights, bench.model)
         examples = await anyio.to_thread.run_sync(examples_of, bench, packed)
         targets = await self._targets(bench, packed, examples)
         return await anyio.to_thread.run_sync(self._train, bench, packed, examples, targets)
@@ -83,7 +82,7 @@ class TopKStage(Stage, SFTConfig):
     def _served(self) -> bool:
         return self.teacher.startswith(("http://", "https://"))
 
-    async def _targets(self, bench: Bench, packed: Packed, examples: Sequence[Sample]) -> list[Target]:
+    async def _targets(self, bench: Bench, packed: Weights, examples: Sequence[Sample]) -> list[Target]:
         """What the teacher says of all examples; a chunk that is on disk is not asked for again."""
         files = {start: bench.folder / "targets" / f"{start:08d}.npz" for start in range(0, len(examples), self.chunk)}
         if missing := {start: path for start, path in files.items() if not path.exists()}:
@@ -98,7 +97,7 @@ class TopKStage(Stage, SFTConfig):
                 await self._ask(bench, await anyio.to_thread.run_sync(self._local, bench, packed), examples, missing)
         return [target for path in files.values() for target in await anyio.to_thread.run_sync(read_targets, path)]
 
-    def _local(self, bench: Bench, packed: Packed) -> LocalTeacher:
+    def _local(self, bench: Bench, packed: Weights) -> LocalTeacher:
         path = Path(self.teacher).expanduser() if self.teacher else bench.teacher
         assert path is not None
         policy = LanguagePolicy(open_weights(path, packed.tokenizer), tokens=self.row_tokens)
@@ -110,7 +109,7 @@ class TopKStage(Stage, SFTConfig):
             await anyio.to_thread.run_sync(write_targets, path, found)
             bench.say({"asked": min(start + self.chunk, len(examples)), "of": len(examples)})
 
-    def _train(self, bench: Bench, packed: Packed, examples: list[Sample], targets: list[Target]) -> Left:
+    def _train(self, bench: Bench, packed: Weights, examples: list[Sample], targets: list[Target]) -> Left:
         kept, watched = self._split(examples)
 
         def batch(chosen: Sequence[int]) -> Batch:
@@ -137,8 +136,8 @@ class TopKStage(Stage, SFTConfig):
         )
         if watched:
             figures["kl_after"] = teacher_kl(policy, batch(watched), self.tail)
-        save_net(net, packed, bench.folder / MODEL)
-        return Left(model=MODEL, figures=figures)
+        left = save_net(net, packed, bench.folder / MODEL)
+        return Left(model=left.name, figures=figures)
 
     def _split(self, examples: Sequence[Sample]) -> tuple[list[int], list[int]]:
         """The examples to learn from, and those of the last tasks, which are only watched."""
