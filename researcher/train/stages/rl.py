@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Literal
 
 import anyio.to_thread
@@ -10,8 +11,7 @@ from pydantic import Field
 from torch import nn
 
 from researcher.errors import UserError
-from researcher.strategies.load import load_strategy
-from researcher.train.embedded.convert import Packed
+from researcher.train.context import fingerprint_of
 from researcher.train.loop import Iteration, Loop, LoopConfig
 from researcher.train.lora import LoraSettings, with_adapters
 from researcher.train.policy import LanguagePolicy
@@ -29,12 +29,21 @@ class ReinforcementStage(Stage, LoopConfig):
 
     kind: Literal["rl"] = "rl"
     lora: LoraSettings | None = Field(default=None, description="train adapters alone; they are merged at the end")
+    server: str = Field(default="", description="a vLLM server that runs on this machine; none: one is started")
 
     def check(self) -> None:
         """The rewards and the strategy are there, with these parameters."""
         for term in self.rewards:
             load_reward(term.name, term.params)
-        load_strategy(self.strategy, {"n": self.group, **self.params} if self.strategy == "vote" else self.params)
+        self.refuse()
+
+    def suits(self, model: Path) -> None:
+        """Adapters and servers of one's own are for folders."""
+        if model.is_dir():
+            return
+        for name, given in (("lora", self.lora), ("server", self.server)):
+            if given:
+                raise UserError(f"{name}: {model} is for the embedded engine, which has none; give --model vllm:DIR.")
 
     async def run(self, bench: Bench) -> Left:
         """All iterations, from the last checkpoint on. Raises NoSignal."""
@@ -50,7 +59,9 @@ class ReinforcementStage(Stage, LoopConfig):
             bench.say({"server": text})
 
         published = bench.folder / "published"
-        async with open_served(weights, net, bench.model, published, lora=self.lora, say=say) as served:
+        async with open_served(
+            weights, net, bench.model, published, lora=self.lora, say=say, server=self.server
+        ) as served:
             loop = Loop(
                 self.model_copy(update={"seed": self.seed + bench.seed}),
                 trainer,
@@ -60,6 +71,7 @@ class ReinforcementStage(Stage, LoopConfig):
                 held_out=bench.held_out,
                 folder=bench.folder,
                 update=self._update(bench, trainer, weights),
+                settings={"tokenizer": fingerprint_of(weights.tokenizer.get_vocab(), weights.chat_template)},
             )
             last = await loop.run(tell)
         if last is not None and last.reason:
@@ -72,8 +84,6 @@ class ReinforcementStage(Stage, LoopConfig):
         net = load_net(weights)
         if self.lora is None:
             return net
-        if isinstance(weights, Packed):
-            raise UserError("lora: adapters are served by vLLM alone; give --model vllm:DIR, or train all weights.")
         return with_adapters(net, self.lora, self.seed + bench.seed)
 
     def _update(
