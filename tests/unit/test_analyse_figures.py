@@ -12,6 +12,7 @@ from researcher.intervals import Interval, Ratio, T, over_clusters
 from researcher.train.analyse.breakdown import breakdown, iteration, keys, natural, row
 from researcher.train.analyse.contrast import contrasts
 from researcher.train.analyse.figures import Figures, figures_of
+from researcher.train.analyse.report import table
 from researcher.train.analyse.searches import searches
 from researcher.train.analyse.structure import Structure
 from researcher.train.analyse.table import Behaviour
@@ -122,6 +123,17 @@ def test_iterations_are_in_the_order_of_their_numbers() -> None:
     assert [r.name for r in rows] == ["01-rl v1", "01-rl v2", "01-rl v10", "01-rl/evaluation v1"]
     assert iteration(figures("a", True, source="home")) == "home"
     assert sorted(["v10", "v9", "", "v"], key=natural) == ["", "v", "v9", "v10"]
+
+
+def test_of_many_rows_a_page_shows_some_and_each_whole() -> None:
+    many = [figures("a", right, source="s", version=f"v{n}") for n in range(40) for right in (True, False)]
+    rows = breakdown(many, ("iteration", "correctness"))
+    lines = table(rows, "what")
+    assert lines[-1] == "22 of 80 rows; all are in analysis.json."
+    shown = [line for line in lines if line.startswith("| s v")]
+    assert len(shown) == 2 * 22  # two tables
+    names = {line.split(" |")[0].rstrip() for line in shown}
+    assert {"| s v0, right", "| s v0, wrong", "| s v36, right", "| s v39, wrong"} <= names
 
 
 def test_keys_that_go_together_are_crossed() -> None:

@@ -122,8 +122,7 @@ def _read(found: Analysis) -> list[str]:
 
 def table(rows: Sequence[Row], title: str) -> list[str]:
     """Two tables of these rows: length and repetition, and behaviours."""
-    step = -(-len(rows) // MOST)
-    shown = [row for number, row in enumerate(rows) if number % step == 0 or number == len(rows) - 1]
+    shown = _some(rows)
     head = [title, "threads", "tasks", "accuracy", "tokens", "units", "cut", "repeated 40-grams", "repeated 4-grams"]
     lengths = [
         [r.name, f"{r.threads:,}", f"{r.tasks:,}", percent(r.accuracy), number(r.tokens), number(r.units),
@@ -135,6 +134,14 @@ def table(rows: Sequence[Row], title: str) -> list[str]:
     if len(shown) < len(rows):
         lines += ["", f"{len(shown)} of {len(rows)} rows; all are in analysis.json."]
     return lines
+
+
+def _some(rows: Sequence[Row]) -> list[Row]:
+    """Not many more than MOST: every n-th of the first labels and the last, each with all its rows."""
+    firsts = list(dict.fromkeys(row.labels[0] for row in rows))
+    step = -(-len(rows) // MOST)
+    chosen = {*firsts[::step], firsts[-1]}
+    return [row for row in rows if row.labels[0] in chosen]
 
 
 def _contrast(found: Iterable[Contrast]) -> list[str]:
