@@ -12,6 +12,7 @@ when a native thread came back to an interpreter that was shutting down.
 from __future__ import annotations
 
 import importlib.util
+import os
 import shlex
 import sys
 import threading
@@ -125,6 +126,7 @@ class _Pool:
                     )
                     self._pool = self._open.enter_context(pool)
                 except (OSError, RuntimeError, pydantic_monty.MontyError) as error:
+                    self._open.close()
                     raise SandboxFault(f"the embedded sandbox did not start: {error}") from error
             return self._pool
 
@@ -136,11 +138,16 @@ class _Pool:
 
 
 def _gated(folder: Path) -> Path:
-    """A program, in this folder, that is a worker behind its gate. The pool takes one path and no arguments."""
+    """A program, in this folder, that is a worker behind its gate: the pool takes a path and no arguments.
+
+    Raises OSError where nothing in the folder can be started.
+    """
     from pydantic_monty._binary import find_monty_binary
 
     program = folder / "worker"
     command = shlex.join([sys.executable, "-I", "-S", str(Path(monty_gate.__file__)), find_monty_binary()])
     program.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
     program.chmod(0o700)
+    if not os.access(program, os.X_OK):
+        raise PermissionError(f"no program can be started in {folder.parent} (mounted noexec?); set TMPDIR to a folder")
     return program

@@ -227,6 +227,16 @@ async def test_an_error_says_its_line(sandbox: MontySandbox) -> None:
     assert result.error == "ZeroDivisionError: division by zero (line 2)"
 
 
+async def test_a_folder_in_which_nothing_can_be_started_is_said(
+    sandbox: MontySandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: False)
+        with pytest.raises(SandboxFault, match=r"did not start: no program can be started in .* set TMPDIR"):
+            await sandbox.run(ExecRequest("print(2)"))
+    await check_alive(sandbox)
+
+
 async def test_code_over_the_cap_is_refused_without_a_worker() -> None:
     result = await MontySandbox().run(ExecRequest("#" * (MAX_CODE + 1)))
     assert result.status == "error"
