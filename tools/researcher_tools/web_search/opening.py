@@ -16,13 +16,13 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 
 from researcher.errors import UserError
 from researcher.protocols import SearchBackend
-from researcher_tools import discovery
+from researcher_tools import discovery, tables
 from researcher_tools.documents import Documents
 from researcher_tools.lookup import Lookup
 from researcher_tools.web_search import brave, exa, searxng, tavily
 from researcher_tools.web_search.cache import TTL, Cache
 from researcher_tools.web_search.federated import Federated
-from researcher_tools.web_search.options import Opening, read
+from researcher_tools.web_search.options import Opening
 
 GROUP = "researcher.search"
 _HERE = "researcher_tools.web_search"
@@ -103,7 +103,7 @@ def settings_of(options: Mapping[str, Any]) -> SearchOptions:
             close = difflib.get_close_matches(name, known, 1, 0.5)
             hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}."
             raise UserError(f"[search] has no option {name!r}; {hint}")
-    return read(SearchOptions, Opening("", own))
+    return tables.read(SearchOptions, "search", own)
 
 
 def wants_documents(options: Mapping[str, Any]) -> bool:

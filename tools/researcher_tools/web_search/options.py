@@ -76,7 +76,7 @@ T = TypeVar("T", bound=BaseModel)
 
 def read(kind: type[T], opening: Opening) -> T:
     """The options of a backend's table. Raises UserError that names the table and the option."""
-    return tables.read(kind, f"search.{opening.name}" if opening.name else "search", opening.options)
+    return tables.read(kind, f"search.{opening.name}", opening.options)
 
 
 def address(given: str, where: str, *, secret: bool) -> str:
