@@ -15,7 +15,16 @@ import pytest
 
 from researcher.cli.main import main
 from researcher.errors import ModelError
-from researcher.events import EventBody, MessageAdded, RunStarted, Scored, StateReached, ThreadFinished, ThreadStarted
+from researcher.events import (
+    EventBody,
+    MessageAdded,
+    RunResumed,
+    RunStarted,
+    Scored,
+    StateReached,
+    ThreadFinished,
+    ThreadStarted,
+)
 from researcher.store import RunReader, RunStore, run_path
 from researcher.testing.model_replies import Reply
 from researcher.testing.model_server import ModelServer, Received
@@ -200,7 +209,13 @@ def steps() -> list[tuple[str | None, EventBody]]:
         spoke("2", "left 12 63\n"),
         ("2", StateReached(state="75")),
         ("2", ThreadFinished(outcome=Outcome.ANSWERED)),
-        ("3", ThreadStarted(work=Work(key="3", messages=(), parent="1", **step))),
+        # What a strategy puts into the model's mouth is not the model's.
+        (
+            "3",
+            ThreadStarted(
+                work=Work(key="3", messages=(Message(role="assistant", content="Wait, "),), parent="1", **step)
+            ),
+        ),
         spoke("3", "left 12 63 no\n", usage=None),
         ("3", StateReached(state="75")),
         ("3", ThreadFinished(outcome=Outcome.CANCELLED)),
@@ -219,6 +234,21 @@ def test_steps_are_paths_and_their_search_is_counted(tmp_path: Path) -> None:
     shape = structure_of(reading.graph, "r", "q", frozenset({"reasoner"}))
     assert (shape.threads, shape.roots, shape.steps, shape.branches, shape.depth) == (3, 1, 3, 1, 2)
     assert (shape.left, shape.merges, shape.right) == (2, 1, None)
+
+
+def test_a_reply_that_broke_off_and_was_asked_for_again_counts_once(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "r.db",
+        begun("a"),
+        spoke("a", "So 4", finish=FinishReason.TRUNCATED),
+        ("a", ThreadFinished(outcome=Outcome.FAILED, boundary="model")),
+        (None, RunResumed(reopened=("a",))),
+        spoke("a", "So 5."),
+        ("a", ThreadFinished(outcome=Outcome.EXHAUSTED)),
+    )
+    with RunReader(path) as reader:
+        (found,) = thoughts_of(reader.read(), "r")
+    assert (found.text, found.tokens, found.boundary, found.outcome) == ("So 5.", 10, "", Outcome.EXHAUSTED)
 
 
 def test_the_weights_that_sampled_the_most_name_the_iteration(tmp_path: Path) -> None:
