@@ -111,7 +111,8 @@ def weights_of(net: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
         for name, value in inner.state_dict().items():
             if ".lora_" not in name:
                 plain = name.replace(".base_layer.", ".")
-                state[plain] = (value + adds[plain] if plain in adds else value).detach().to("cpu", dtype)
+                whole = (value + adds[plain] if plain in adds else value).detach()
+                state[plain] = whole.to("cpu", dtype if whole.is_floating_point() else whole.dtype)
         return state
 
 

@@ -158,7 +158,7 @@ def _plain(name: str) -> str:
 def digests(weights: dict[str, Tensor]) -> dict[str, str]:
     """A digest of each tensor's bytes."""
     return {
-        name: blake2b(value.contiguous().view(torch.uint8).numpy().tobytes(), digest_size=16).hexdigest()
+        name: blake2b(value.reshape(-1).view(torch.uint8).numpy().tobytes(), digest_size=16).hexdigest()
         for name, value in weights.items()
     }
 
