@@ -7,7 +7,8 @@ k <= q < end[k]. That one rule packs unrelated samples, shares the prompt of a g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,16 +47,34 @@ def pack(batch: Batch, tokens: int, *, share: bool = True) -> list[Row]:
     """
     ids = _ids(batch)
     order = sorted(range(len(ids)), key=ids.__getitem__) if share else list(range(len(ids)))
-    rows: list[Row] = []
-    layout = _Layout()
-    for sample in order:
-        if layout.samples and len(layout.ids) + layout.cost(ids[sample], share) > tokens:
-            rows.append(layout.row())
-            layout = _Layout()
-        layout.add(sample, ids[sample], share)
-    if layout.samples:
+    common = [_common(ids[a], ids[b]) if share else 0 for a, b in itertools.pairwise(order)]
+    rows = []
+    for start, stop in _cuts([len(ids[i]) for i in order], [0, *common], tokens):
+        layout = _Layout()
+        for at in range(start, stop):
+            layout.add(order[at], ids[order[at]], common[at - 1] if at > start else 0)
         rows.append(layout.row())
     return rows
+
+
+def _cuts(lengths: Sequence[int], common: Sequence[int], tokens: int) -> Iterator[tuple[int, int]]:
+    """The samples [start, stop) of each row; `common[i]`: what sample i begins with like the one before.
+
+    What the samples at a cut have in common is laid out twice. Rows have no padding, so one that is cut early costs
+    nothing: of the places that leave a row at least half full, the one with the least in common is taken.
+    """
+    start = 0
+    while start < len(lengths):
+        size, stop, halves = lengths[start], start + 1, []
+        while stop < len(lengths) and size + lengths[stop] - common[stop] <= tokens:
+            if 2 * size >= tokens:
+                halves.append(stop)
+            size += lengths[stop] - common[stop]
+            stop += 1
+        if stop < len(lengths):
+            stop = min([*halves, stop], key=lambda at: (common[at], -at))
+        yield start, stop
+        start = stop
 
 
 def _ids(batch: Batch) -> list[list[int]]:
@@ -66,6 +85,14 @@ def _ids(batch: Batch) -> list[list[int]]:
         out.append(flat[start : start + count])
         start += count
     return out
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    for count, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return count
+    return min(len(one), len(other))
 
 
 class _Layout:
@@ -79,13 +106,8 @@ class _Layout:
         self.slots: list[int] = []
         self.path: list[int] = []
 
-    def cost(self, ids: Sequence[int], share: bool) -> int:
-        """How many tokens the row would grow by."""
-        return len(ids) - (self._common(ids) if share else 0)
-
-    def add(self, sample: int, ids: Sequence[int], share: bool) -> None:
-        """Lay the sample out after what it has in common with the one before."""
-        common = self._common(ids) if share else 0
+    def add(self, sample: int, ids: Sequence[int], common: int) -> None:
+        """Lay the sample out after the tokens that it has in common with the one before."""
         self._close(common)
         self.path += range(len(self.ids), len(self.ids) + len(ids) - common)
         self.ids += ids[common:]
@@ -98,14 +120,6 @@ class _Layout:
         """The row as it is."""
         self._close(0)
         return Row(tuple(self.samples), *map(torch.tensor, (self.ids, self.position, self.end, self.slots)))
-
-    def _common(self, ids: Sequence[int]) -> int:
-        count = 0
-        for slot, token in zip(self.path, ids, strict=False):
-            if self.ids[slot] != token:
-                break
-            count += 1
-        return count
 
     def _close(self, common: int) -> None:
         """Nothing to come sees the tokens of the path after `common`."""

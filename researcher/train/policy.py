@@ -10,11 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from researcher.train.attention import install, tiles
 from researcher.train.batch import Batch
+from researcher.train.logits import token_logprobs
 from researcher.train.packing import Row, pack
 
-CHUNK = 2**22
-"""Logits that are held at once, in numbers: tokens times vocabulary."""
+CHUNK = 2**24
+"""Logits that are computed at once, in numbers: tokens times vocabulary."""
+KEPT = 2**25
+"""Logits that a row keeps for the way back; with more, they are computed again there, chunk by chunk."""
 
 
 class Scored(NamedTuple):
@@ -28,8 +32,9 @@ class Scored(NamedTuple):
 class LanguagePolicy:
     """Scores batches with a `*ForCausalLM` of transformers, whole or with adapters, in float32 or under autocast.
 
-    `tokens`: the length of a row; attention costs its square, so more is not faster. The vocabulary's logits are
-    computed for tokens that count alone, in pieces that are computed again on the way back.
+    `tokens`: the length of a row, which memory grows with. The vocabulary's logits are computed for tokens that count
+    alone. On the CPU a model that attends by torch's SDPA is made to attend by tiles; elsewhere rows have a dense mask,
+    and cost their square.
     """
 
     def __init__(
@@ -37,6 +42,7 @@ class LanguagePolicy:
     ) -> None:
         self.model, self.tokens, self.dtype, self.share = model, tokens, dtype, share
         self.device = next(model.parameters()).device
+        self.tiled = self.device.type == "cpu" and install(self._inner())
 
     def rows(self, batch: Batch) -> list[Row]:
         """The batch as rows."""
@@ -88,9 +94,10 @@ class LanguagePolicy:
         temperature = batch.temperature[batch.sequence[wanted]].to(self.device)
         with self._computing():
             hidden = self._hidden(row)[at]
+        vocabulary = int(self._head().weight.shape[0])
+        again = torch.is_grad_enabled() and len(at) * vocabulary > KEPT
         found = [
-            self._chunk(hidden[part], targets[part], temperature[part], entropy)
-            for part in _parts(len(at), self._head().weight.shape[0])
+            self._chunk(hidden[part], targets[part], temperature[part], again) for part in _parts(len(at), vocabulary)
         ]
         places = wanted.nonzero().squeeze(-1).to(self.device)
         blank = torch.zeros(len(batch.ids), targets.shape[1], dtype=torch.float32, device=self.device)
@@ -105,33 +112,28 @@ class LanguagePolicy:
     def _hidden(self, row: Row) -> Tensor:
         """What the head is applied to, [L, width]."""
         device = self.device
-        trunk = self._inner().model
+        if self.tiled:  # a mask of no size: a model that lets `tiles` fall fails, and does not see the wrong tokens
+            how: dict[str, Any] = {"attention_mask": torch.zeros(1, 1, 0, 0, dtype=torch.bool), "tiles": tiles(row)}
+        else:  # in numbers: the eager implementation would add a bool mask as it is
+            seen = row.mask().to(device)
+            how = {"attention_mask": torch.zeros(seen.shape, device=device).masked_fill(~seen, -torch.inf)}
+        trunk = self._inner().base_model  # below the head, whatever the architecture calls it
         output = trunk(
-            input_ids=row.ids[None].to(device),
-            position_ids=row.position[None].to(device),
-            attention_mask=row.mask().to(device),
-            use_cache=False,
+            input_ids=row.ids[None].to(device), position_ids=row.position[None].to(device), use_cache=False, **how
         )
         hidden: Tensor = output.last_hidden_state[0]
         return hidden
 
-    def _chunk(self, hidden: Tensor, targets: Tensor, temperature: Tensor, entropy: bool) -> tuple[Tensor, Tensor]:
-        if torch.is_grad_enabled():
-            found: tuple[Tensor, Tensor] = checkpoint(
-                self._logprobs, hidden, targets, temperature, entropy, use_reentrant=False
-            )
-            return found
-        return self._logprobs(hidden, targets, temperature, entropy)
+    def _chunk(self, hidden: Tensor, targets: Tensor, temperature: Tensor, again: bool) -> tuple[Tensor, Tensor]:
+        if not again:
+            return self._logprobs(hidden, targets, temperature)
+        found: tuple[Tensor, Tensor] = checkpoint(self._logprobs, hidden, targets, temperature, use_reentrant=False)
+        return found
 
-    def _logprobs(self, hidden: Tensor, targets: Tensor, temperature: Tensor, entropy: bool) -> tuple[Tensor, Tensor]:
+    def _logprobs(self, hidden: Tensor, targets: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
         with self._computing():
             logits = self._head()(hidden)
-        logits = logits.float() / temperature[:, None]
-        norm = torch.logsumexp(logits, -1)
-        logprobs = logits.gather(-1, targets) - norm[:, None]
-        if not entropy:
-            return logprobs, torch.zeros_like(norm)
-        return logprobs, norm - (torch.exp(logits - norm[:, None]) * logits).sum(-1)
+        return token_logprobs(logits, targets, temperature)
 
     def _computing(self) -> AbstractContextManager[Any]:
         if self.dtype is torch.float32:
