@@ -31,16 +31,13 @@ _WORDS: dict[str, Literal["yes", "no", "always", "never"]] = {
 
 
 def policies(pairs: Iterable[str]) -> dict[str, str]:
-    """`["fetch=ask"]` as the setting `approval`; a value that there is not is refused with the other settings.
-
-    `SERVER__*`, which grants all tools of a server, is the server here as well.
-    """
+    """`["fetch=ask"]` as the setting `approval`; a value that there is not is refused with the other settings."""
     found: dict[str, str] = {}
     for pair in pairs:
         tool, equals, policy = pair.partition("=")
         if not equals or not tool.strip():
             raise UserError(f"--approve {pair}: write TOOL=always, TOOL=ask or TOOL=never")
-        found[tool.strip().removesuffix("__*")] = policy.strip()
+        found[tool.strip()] = policy.strip()
     return found
 
 

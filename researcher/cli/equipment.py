@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from researcher.cli.output import Output
 from researcher.config import Settings
+from researcher.engine.approval import Approvals
 from researcher.engine.opening import RUN_CODE
 from researcher.errors import UserError
 from researcher.events import RunStarted
@@ -80,9 +81,10 @@ def warn(tools: Collection[str], equipped: Equipment, output: Output, *, can_ask
     """Say which calls will be refused because there is nobody to ask."""
     if can_ask:
         return
+    said = Approvals(equipped.approval).policy
     for tool in tools:
         server = tool.partition("__")[0] if "__" in tool else ""
-        policy = equipped.approval.get(tool) or equipped.approval.get(server) or ("ask" if server else "always")
+        policy = said.get(tool) or said.get(server) or ("ask" if server else "always")
         if policy == "ask":
             output.note(
                 f"calls of {tool} need approval and there is no terminal to ask on, so they will be refused; "

@@ -30,14 +30,15 @@ class Approvals:
     """The policy of each tool, and whom to ask.
 
     `policy` is by tool; a tool it does not name has the policy it brings along (its attribute `approval`), else
-    `always`: reading what the user gave and running code in the sandbox need nobody's word.
+    `always`: reading what the user gave and running code in the sandbox need nobody's word. `SERVER__*`, which grants
+    all tools of an MCP server, is the server here.
     """
 
     def __init__(self, policy: Mapping[str, str] | None = None, approve: Approve | None = None) -> None:
         for name, value in (policy or {}).items():
             if value not in get_args(Approval):
                 raise UserError(f"The approval of {name} must be always, ask or never, not {value!r}.")
-        self.policy: dict[str, str] = dict(policy or {})
+        self.policy = {name.removesuffix("__*"): value for name, value in (policy or {}).items()}
         self._approve = approve
 
     @property
