@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -41,6 +41,7 @@ class SFTConfig(BaseModel):
     weight_decay: float = Field(default=0.0, ge=0.0)
     clip: float | None = Field(default=1.0, gt=0.0)
     row_tokens: int = Field(default=4096, ge=16)
+    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="of matrix products (autocast)")
     save_every: int = Field(default=50, ge=1, description="steps between checkpoints")
 
     def steps(self, examples: int) -> int:
@@ -72,7 +73,7 @@ def fine_tune(
         TrainerConfig(
             rate=config.rate, warmup=round(config.warmup * total), schedule="cosine", steps=total,
             weight_decay=config.weight_decay, clip=config.clip, row_tokens=config.row_tokens, seed=seed,
-            loss=loss or LossConfig(),
+            loss=loss or LossConfig(), dtype=config.dtype,
         ),
     )  # fmt: skip
     journal = Journal(folder / "metrics.jsonl")

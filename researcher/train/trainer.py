@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from researcher.train import parallel
+from researcher.train import memory, parallel
 from researcher.train.advantages import AdvantageConfig, token_advantages
 from researcher.train.batch import Batch
 from researcher.train.losses import Denominators, LossConfig, compute_loss
@@ -45,6 +45,9 @@ class TrainerConfig(BaseModel):
     epochs: int = Field(default=1, ge=1, description="how often an iteration goes over its samples")
     reset_optimizer: bool = Field(default=False, description="forget the moments at each iteration (Kimi k1.5)")
     row_tokens: int = Field(default=2048, ge=16, description="tokens of one forward pass")
+    dtype: Literal["float32", "bfloat16"] | None = Field(
+        default=None, description="of matrix products (autocast); weights and moments stay float32; None: the policy's"
+    )
     seed: int = 0
 
 
@@ -56,11 +59,14 @@ class Trainer:
         self, policy: LanguagePolicy, config: TrainerConfig, *, reference: LanguagePolicy | None = None
     ) -> None:
         self.policy, self.config, self.reference = policy, config, reference
+        if config.dtype is not None:
+            policy.dtype = getattr(torch, config.dtype)
         self.parameters = [p for p in policy.model.parameters() if p.requires_grad]
         if not self.parameters:
             raise ValueError("the model has no parameter that is to be trained")
         self.optimizer = self._new_optimizer()
         self.steps = self.iterations = 0
+        self.fits = False
         self.team = parallel.TEAM.get()
         if self.team is not None:
             self.team.tell(("open", parallel.described(self)))
@@ -81,6 +87,9 @@ class Trainer:
     def together(self, batch: Batch) -> list[Metrics]:
         """The same, done by each process of a team at once."""
         config = self.config
+        if not self.fits:
+            memory.check(self.policy, self.parameters, batch, began=bool(self.optimizer.state))
+            self.fits = True
         if config.reset_optimizer:
             self.optimizer = self._new_optimizer()
         if self._needs_old():
@@ -102,16 +111,19 @@ class Trainer:
         apart: list[Tensor] = [torch.zeros(0)]
         self.policy.model.train()
         team = self.team
-        for row in self.policy.rows(batch) if team is None else team.rows(self.policy, batch):
-            part = batch.select(row.samples)
-            scored = self.policy.score_row(row, part, entropy=True)
-            loss = compute_loss(part.to(self.policy.device), scored, loss_config, whole)
-            loss.value.backward()  # type: ignore[no-untyped-call]
-            _add(parts, loss.parts)
-            _add(sums, loss.sums)
-            apart.append(differences(part, scored.logprobs))
-            if scored.entropy is not None:
-                _add(sums, {"entropy": float((scored.entropy.detach() * part.mask.to(scored.entropy.device)).sum())})
+        with memory.told(self.policy, self.steps + 1):
+            for row in self.policy.rows(batch) if team is None else team.rows(self.policy, batch):
+                part = batch.select(row.samples)
+                scored = self.policy.score_row(row, part, entropy=True)
+                loss = compute_loss(part.to(self.policy.device), scored, loss_config, whole)
+                loss.value.backward()  # type: ignore[no-untyped-call]
+                _add(parts, loss.parts)
+                _add(sums, loss.sums)
+                apart.append(differences(part, scored.logprobs))
+                if scored.entropy is not None:
+                    _add(
+                        sums, {"entropy": float((scored.entropy.detach() * part.mask.to(scored.entropy.device)).sum())}
+                    )
         if team is not None:
             team.add_gradients(self.parameters)
             parts, sums = team.added(parts, sums)
