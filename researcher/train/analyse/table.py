@@ -75,9 +75,12 @@ _EXPLORING = (
     _pattern(
         _E,
         "Hmm, what if x is negative?",
-        rf"{_OPEN}(?:alternative(?:ly)?|what (?:if|about)|how about|suppose|assume|say we|imagine)\b",
+        rf"{_OPEN}(?:alternative(?:ly)?|what (?:if|about)|how about|suppose|assume|(?:let's )?say (?:we|i|that)|"
+        rf"imagine)\b",
+        r"\b(?:possible|different|other|several|many) ways\b|\bthe only (?:way|option|possibility|solution|"
+        r"case)\b[^.]*\?",
         rf"{_OPEN}or,? (?:maybe|perhaps|we could|i could|try)\b",
-        r"\bhow about\b|\bwhat if\b",
+        r"\bhow about\b|\bwhat if\b|[,;] (?:so |or )?(?:maybe|perhaps)\b",
     ),
     _pattern(
         _E,
@@ -87,7 +90,12 @@ _EXPLORING = (
         r"need to (?:check|ver|re)))\w*\b)",
         r"\b(?:i|we) (?:might|may|could) (?:be able to|also|instead|try|use)\b",
     ),
-    _pattern(_E, "Can we put 4 on top of 2?", rf"{_OPEN}(?:can|could) (?:we|i|you)\b.*\?"),
+    _pattern(
+        _E,
+        "Can we put 4 on top of 2?",
+        rf"{_OPEN}(?:can|could) \w+\b.*\?",
+        r"(?:^|, |: )(?:can|could) (?:we|i|there|it)\b.*\?",
+    ),
     _pattern(
         _E,
         "Another approach: use symmetry.",
@@ -98,7 +106,8 @@ _EXPLORING = (
     _pattern(
         _E,
         "Let me try 40 * 2 first.",
-        rf"{_LET} (?:try|explore|look at|see what|experiment|start with|switch)(?:ing)?\b",
+        rf"{_LET} (?:try|explore|look at|see what|experiment|start with|switch|investigate|consider)"
+        r"(?:ing)?\b",
         r"\bconsider(?:ing)? (?:instead|also|if|what|another|other|an? (?:different|special)|"
         r"(?:the )?(?:\w+ )?(?:cases?|possibilit|alternative|option|example))",
         r"\btry(?:ing)? (?:\w+ing|an?|the|another|other|with|instead|different|some|\d+)\b",
@@ -139,7 +148,9 @@ _TURNING_BACK = (
         r"\bnever ?mind\b|\bgiv(?:e|ing) up\b|\babandon|\bdiscard|\bdead end\b|\bno luck\b|\bis out\b",
         r"\brul(?:e|es|ed|ing) (?:\w+ )?out\b|\bstuck\b|\b(?:getting|gets) (?:too )?(?:complex|complicated|messy|long|"
         r"nowhere)\b",
-        rf"{_LET} (?:reconsider|re-?think|think again|re-?do|re-?start|re-?read)\b",
+        rf"{_LET} (?:reconsider|re-?think|re-?do|re-?start|re-?read)\b",
+        r"\bthink (?:about (?:this|it|that) )?(?:differently|again|more (?:carefully|cleverly))\b",
+        r"^(?:impossible|not (?:a )?(?:valid|possible|enough|allowed))\b|\bso (?:we|i) can(?:'t|not)\b",
     ),
     _pattern(
         _B,
@@ -153,7 +164,7 @@ _TURNING_BACK = (
         "91 is too big.",
         r"\b(?:too (?:big|large|high|small|low|far|much|many|little|long|short)|not (?:close )?enough|fails?|failed|"
         r"doesn't|overshoots?|leads? nowhere|no good)(?=[.!,;]|$)",
-        r"\b(?:contradicts?|contradiction|contradictory)\b[^?]*$",
+        r"\b(?:contradicts?|contradiction|contradictory|violates?|violating)\b[^?]*$",
     ),
     _pattern(
         _B,
@@ -190,7 +201,11 @@ _CHECKING = (
         r"\b(?:is|are|does|do|was) (?:this|that|it|these|they|the \w+|my \w+) (?:really |actually |all )?(?:right|"
         r"correct|"
         r"true|work|equal|hold|satisf\w+|make sense|match|fit|add up|valid|used)\b[^.]*\?",
-        r"\b(?:is|are) \S+ (?:really|actually)\b.*\?",
+        r"\b(?:is|are) \S+ (?:really|actually)\b.*\?|\bis (?:this|that|it|there) (?:really )?(?:even )?(?:possible|"
+        r"a valid|an "
+        r"error|a mistake|the case)\b.*\?",
+        r"\b(?:this|that|it|i|we|assumption|calculation|reasoning)\b.* (?:might|may|could) be (?:wrong|mistaken|off|"
+        r"an error)",
     ),
     _pattern(
         _V,
@@ -207,10 +222,9 @@ _CHECKING = (
 """A check, and how it came out."""
 
 _NOT_SO = (
-    r"(?!(?:let|lets|what|how|why|which|who|if|maybe|perhaps|first|try|far|many|much|is|does|the question|now|wait|"
-    r"next|"
-    r"they|again|in terms|when|then|it (?:does|is)n|that(?:'s| is)? (?:not|wrong|doesn)|[a-z]+ing|"
-    r"i (?:need|have|should|must|can|could|will|want|think i)|we (?:need|should|must|can|could|will|want|have to))\b)"
+    r"(?!(?:let|lets|what|how|why|which|who|maybe|perhaps|first|try|far|many|much|is|does|the question|now|wait|next|"
+    r"they|again|in terms|when|then|it (?:does|is)n|that(?:'s| is)? (?:not|wrong|doesn)|[a-z]+ing|if(?!.* then\b)|"
+    r"(?:i|we) (?:need|have to|should|must|can(?!'t)|could|will|want|think i))\b)"
 )
 """What follows "so" where it goes on and does not conclude."""
 _CONCLUDING = (
@@ -234,7 +248,8 @@ _CONCLUDING = (
     _pattern(
         _S,
         "This means that both are odd.",
-        rf"{_OPEN}(?:combining|(?:this|that|it|which) (?:means|implies|shows|tells us|gives us|leaves us with)|"
+        rf"{_OPEN}(?:combining|(?:this|that|it|which) (?:means|implies|shows|suggests|tells us|gives us|"
+        rf"leaves us with)|"
         r"(?:we|i) (?:conclude|have found|now know)|it follows|from (?:this|that|these|the above))\b[^?]*$",
         rf"{_OPEN}put(?:ting)? (?:it|this|that|these|them|everything|all)\b.*together",
     ),
@@ -246,7 +261,8 @@ _PLANNING = (
     _pattern(
         _G,
         "I need to find the founder.",
-        r"(?<!don't )(?<!do )(?<!not )\b(?:i|we) (?:\w+ )?need (?!to (?:check|verify|make sure|be sure|confirm))",
+        r"(?<!don't )(?<!do )(?<!not )\b(?:i|we)(?:'d|'ll)? (?:\w+ )?need (?!to (?:check|verify|make sure|be sure|"
+        r"confirm))",
         r"\b(?:i|we) (?:\w+ )?(?:have|want|ought) to (?:first |now |then |also )*(?:find|figure out|determine|compute|"
         r"calculate|work out|get|solve|know|identify|reach|show|express|look up|count|understand)\b",
     ),
