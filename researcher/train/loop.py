@@ -31,7 +31,7 @@ from researcher.train.journal import Journal
 from researcher.train.publish.versioned import VersionedModel
 from researcher.train.rollouts import Rollouts, solved
 from researcher.train.sample import Sample
-from researcher.train.settings import LoopConfig
+from researcher.train.settings import CHAIN, LoopConfig
 from researcher.train.staleness import fresh, update_newest
 from researcher.train.trainer import Metrics, Trainer
 from researcher.types import Task
@@ -95,9 +95,8 @@ class Loop:
         rollouts = Rollouts(model, folder / "rollouts", *config.rollout, settings=recorded)
         # An update of one's own may learn from a group whose rewards are all equal.
         self.gatherer = Gatherer(config, rollouts, tasks, by_group=update is None)
-        self.greedy = Rollouts(
-            model, folder / "evaluation", "chain_of_thought", {"temperature": 0.0}, settings=recorded
-        )
+        alone = {**config.asked, "temperature": 0.0}
+        self.greedy = Rollouts(model, folder / "evaluation", CHAIN, alone, settings=recorded)
 
     async def run(self, tell: Callable[[Iteration], None]) -> Iteration | None:
         """The last iteration; each is told as it ends. None where all were done before.

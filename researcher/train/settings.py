@@ -14,6 +14,8 @@ from researcher.train.rewards import RewardConfig
 from researcher.train.sampling import SamplingConfig
 from researcher.train.trainer import TrainerConfig
 
+CHAIN = "chain_of_thought"
+
 
 class LoopConfig(BaseModel):
     """One stage of reinforcement learning."""
@@ -45,9 +47,16 @@ class LoopConfig(BaseModel):
     def rollout(self) -> tuple[str, dict[str, Any]]:
         """The strategy of the rollouts and its parameters."""
         if self.partial is not None:
-            given = {name: value for name, value in self.params.items() if name != "stop"}  # all go to their end
-            return "partial", {"n": self.group, **given, **self.partial.params}
+            # All go to their end, and a rollout in pieces is a chain of thought itself.
+            own = {name: value for name, value in self.params.items() if name not in ("stop", "over", "over_params")}
+            return "partial", {"n": self.group, **own, **self.asked, **self.partial.params}
         return self.strategy, {"n": self.group, **self.params} if self.strategy == "vote" else dict(self.params)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """How the threads are asked, the style of the prompt say: held-out tasks are asked in the same way."""
+        asked: dict[str, Any] = self.params.get("over_params", {})
+        return asked if self.params.get("over", CHAIN) == CHAIN else {}
 
     @property
     def bound(self) -> int:

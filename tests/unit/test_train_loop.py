@@ -244,3 +244,18 @@ def test_a_rule_of_ones_own_has_no_correction(tmp_path: Path) -> None:
     config = LoopConfig.model_validate({**SETTINGS, **STALE, "trainer": {"loss": {"objective": "masked"}}})
     config.refuse()  # prime-rl's loss weighs by the sampler itself
     assert config.bound == 1
+
+
+R1: dict[str, Any] = {"params": {"stop": "full", "temperature": 1.0, "over_params": {"style": "r1"}}}
+
+
+@pytest.mark.parametrize("how", [{}, PARTIAL], ids=["plain", "partial"])
+async def test_rollouts_and_held_out_tasks_are_asked_in_the_same_style(tmp_path: Path, how: dict[str, Any]) -> None:
+    loop = training(tmp_path, 1, {**R1, **how})
+    config = loop.config
+    config.refuse()  # the strategy takes these parameters
+    assert loop.greedy.params == {"style": "r1", "temperature": 0.0}
+    _, params = config.rollout
+    assert params.get("style", params.get("over_params", {}).get("style")) == "r1"
+    assert config.asked == {"style": "r1"}
+    assert LoopConfig.model_validate({"params": {"over": "mcts", "over_params": {"n": 4}}}).asked == {}
