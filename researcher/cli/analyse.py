@@ -26,7 +26,7 @@ def analyse(
         typer.Argument(metavar="PATH...", help="Trainings, homes of runs, kept runs of eval, or runs; else the home."),
     ] = None,
     by: Annotated[
-        str, typer.Option(help="correctness, iteration, strategy, source, model, outcome; a+b crosses two.")
+        str, typer.Option(help="correctness, iteration, strategy, suite, source, model, outcome; a+b crosses two.")
     ] = "correctness,iteration,strategy",
     judge: Annotated[str | None, typer.Option(help="A model that labels some thoughts too: a URI as in run.")] = None,
     judged: Annotated[int, typer.Option(help="How many thoughts the judge is given, drawn evenly.")] = 100,

@@ -100,7 +100,7 @@ def training(tmp_path: Path) -> Path:
             await Rollouts(model, folder / "01-rl" / "rollouts", params={"n": 4, "stop": "full"}).gather(tasks, number)
 
     anyio.run(gather)
-    (folder / "recipe.json").write_text("{}")
+    (folder / "recipe.json").write_text('{"suite": "sums"}')
     return folder
 
 
@@ -146,6 +146,8 @@ def test_a_training_is_read_by_its_iterations(cli: Cli, training: Path) -> None:
     assert right["rates"]["verification"]["value"] == pytest.approx(100 * 1 / right["tokens"]["value"])
     assert right["rates"]["summing-up"]["value"] == 0.0
     assert wrong["rates"]["summing-up"]["value"] == pytest.approx(100 * 1 / (len(WRONG.split()) + 3))
+    told = cli(training, "--by", "suite+strategy").out
+    assert "All threads have the same: sums, vote." in told
     assert {line["search"]["strategy"] for line in lines if "search" in line} == {"vote"}
 
 

@@ -32,6 +32,7 @@ KEYS: Mapping[str, Callable[[Figures], str]] = {
     "correctness": _correctness,
     "iteration": iteration,
     "strategy": lambda figures: figures.strategy or UNKNOWN,
+    "suite": lambda figures: figures.suite or UNKNOWN,
     "source": lambda figures: figures.source,
     "model": lambda figures: figures.model or UNKNOWN,
     "version": lambda figures: figures.version or UNKNOWN,

@@ -28,6 +28,7 @@ class Figures(Frozen, frozen=True, kw_only=True):
     thread: str
     task: str
     source: str = ""
+    suite: str = ""
     strategy: str
     model: str = ""
     version: str = ""
@@ -45,7 +46,9 @@ class Figures(Frozen, frozen=True, kw_only=True):
     shown: Mapping[Behaviour, int]
 
 
-def figures_of(thought: Thought, *, source: str = "", labels: Sequence[Labels] | None = None) -> Figures:
+def figures_of(
+    thought: Thought, *, source: str = "", suite: str = "", labels: Sequence[Labels] | None = None
+) -> Figures:
     """The figures of a thought; `labels` of its units, where somebody else gave them than the patterns."""
     found = labelled(thought.text)
     words = thought.text.split()
@@ -56,6 +59,7 @@ def figures_of(thought: Thought, *, source: str = "", labels: Sequence[Labels] |
         thread=thought.thread,
         task=thought.task,
         source=source,
+        suite=suite,
         strategy=thought.strategy,
         model=thought.model,
         version=thought.version,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -22,10 +24,12 @@ DEPTH = 4
 
 
 class Source(NamedTuple):
-    """A folder of runs (or one run) and a short name for it: its place in the training, or its own name."""
+    """A folder of runs (or one run), a short name for it (its place in the training, or its own name), and the suite
+    that its problems are of, where that is written down."""
 
     name: str
     runs: Path
+    suite: str = ""
 
 
 def sources(paths: Iterable[Path]) -> list[Source]:
@@ -48,10 +52,10 @@ def _under(path: Path) -> list[Source]:
     if path.name == "runs" and any(path.glob("*.db")):
         return [Source(path.resolve().parent.name, path)]
     if any((path / "runs").glob("*.db")):
-        return [Source(path.resolve().name, path / "runs")]
+        return [Source(path.resolve().name, path / "runs", _suite(path))]
     inside = sorted({db.parent for depth in range(1, DEPTH + 1) for db in path.glob("*/" * depth + "runs/*.db")})
     if inside:
-        return [Source(runs.parent.relative_to(path).as_posix(), runs) for runs in inside]
+        return [Source(runs.parent.relative_to(path).as_posix(), runs, _suite(path)) for runs in inside]
     if (path / "config.json").is_file() and any(path.glob("results*.jsonl")):
         raise UserError(f"{path} is an evaluation that kept no runs; run `researcher eval` again with --keep-runs.")
     if (path / "recipe.json").is_file():
@@ -60,6 +64,16 @@ def _under(path: Path) -> list[Source]:
         f"There are no runs in {path}: give the folder of a training, or a home with a folder `runs` in it "
         "(`researcher run --home`, `researcher eval --keep-runs`)."
     )
+
+
+def _suite(path: Path) -> str:
+    """What a training's or an evaluation's own file says of its suite; nothing where there is none that can be read."""
+    for name in ("recipe.json", "config.json"):
+        with suppress(OSError, ValueError):
+            said = json.loads((path / name).read_text("utf-8"))
+            if isinstance(said, dict) and isinstance(said.get("suite"), str):
+                return str(said["suite"])
+    return ""
 
 
 @dataclass(slots=True)
@@ -118,7 +132,7 @@ class Survey:
             self.structures.append((source.name, structure))
         for thought in fresh:
             self._keep(source.name, thought)
-            yield figures_of(thought, source=source.name)
+            yield figures_of(thought, source=source.name, suite=source.suite)
 
     def _keep(self, source: str, thought: Thought) -> None:
         if not self.sampled:
