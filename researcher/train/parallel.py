@@ -99,7 +99,7 @@ TEAM: ContextVar[Team | None] = ContextVar("team", default=None)
 
 @contextmanager
 def open_team(environment: Mapping[str, str]) -> Iterator[Team | None]:
-    """The team that a launcher's environment names, None for a process alone; at its end the others are let go.
+    """The team that a launcher's environment names, None for a process alone; at a good end the others are let go.
 
     Raises UserError for numbers of processes that cannot be used.
     """
@@ -113,8 +113,9 @@ def open_team(environment: Mapping[str, str]) -> Iterator[Team | None]:
         yield team
     finally:
         TEAM.reset(token)
-        team.tell(("end", None))
-        torch.distributed.destroy_process_group()
+    # Not after an error: the others may be in the middle of a step, and the launcher ends them as this process ends.
+    team.tell(("end", None))
+    torch.distributed.destroy_process_group()
 
 
 def follow(team: Team) -> Trainer | None:
@@ -137,6 +138,13 @@ def follow(team: Team) -> Trainer | None:
             case "load", state:
                 assert trainer is not None
                 trainer.restore(state)
+
+
+def place(policy: LanguagePolicy, device: torch.device) -> None:
+    """The policy computes on this device from now on."""
+    if policy.device != device:
+        policy.model.to(device)
+        policy.device, policy.tiled = device, False  # tiles are for CPUs
 
 
 def described(trainer: Trainer) -> tuple[Any, ...]:

@@ -61,13 +61,16 @@ class Trainer:
         self.policy, self.config, self.reference = policy, config, reference
         if config.dtype is not None:
             policy.dtype = getattr(torch, config.dtype)
+        self.team = parallel.TEAM.get()
+        for each in (policy, reference):
+            if self.team is not None and each is not None:
+                parallel.place(each, self.team.device)
         self.parameters = [p for p in policy.model.parameters() if p.requires_grad]
         if not self.parameters:
             raise ValueError("the model has no parameter that is to be trained")
         self.optimizer = self._new_optimizer()
         self.steps = self.iterations = 0
         self.fits = False
-        self.team = parallel.TEAM.get()
         if self.team is not None:
             self.team.tell(("open", parallel.described(self)))
 

@@ -30,7 +30,7 @@ from researcher.train.sample import Sample
 from researcher.train.sft import SFTConfig, fine_tune
 from researcher.train.stages.base import SAMPLES, Bench, Left, Stage
 from researcher.train.trainer import Metrics
-from researcher.train.weights import load_net, read_packed
+from researcher.train.weights import load_net, read_weights
 
 LABELS = "labels.jsonl"
 HEAD = "head"
@@ -63,7 +63,7 @@ class HeadStage(Stage, SFTConfig):
         return await anyio.to_thread.run_sync(self._run, bench)
 
     def _run(self, bench: Bench) -> Left:
-        packed = read_packed(bench.model)
+        packed = read_weights(bench.model)
         renderer = HeadRenderer(packed.tokenizer, packed.chat_template)
         found = [each for path in bench.data.values() for each in read_labels(path)]
         learned, watched = self._split(solutions(found, self.labels))
@@ -104,8 +104,10 @@ class HeadStage(Stage, SFTConfig):
         return {f"held_out/{name}": value for name, value in found.items() if value == value}
 
     def _save(self, bench: Bench, policy: HeadPolicy, renderer: HeadRenderer) -> None:
-        source = bench.folder / "base"
-        export_hf(bench.model, source)
+        source = bench.model
+        if not source.is_dir():
+            source = bench.folder / "base"
+            export_hf(bench.model, source)
         save_head(policy.model, renderer, source, bench.folder / HEAD)
 
 
