@@ -106,7 +106,8 @@ class Weighty:
         return Raw(headers={"Content-Type": "application/json"}, body=msgspec.json.encode(body))
 
     def _reply(self) -> Raw:
-        logprob = -float(1 + len(self.weights))
+        # Like a server whose cache has the prompt from the second time on.
+        logprob = -float(1 + len(self.weights)) - 0.01 * (self.asked.count("v1/chat/completions") > 1)
         choice = {
             "message": {"content": "a"}, "finish_reason": "stop", "token_ids": [1],
             "logprobs": {"content": [{"token": "a", "logprob": logprob}]},

@@ -98,7 +98,12 @@ LENGTH = 16
 async def canary(before: Model, after: Model) -> float:
     """The largest difference of logprobs of what two models say first to one prompt, greedily; infinite where they say
     different things. Raises CanaryFailed for no difference, or where a server gives no logprobs to see it by."""
-    return moved(await said(before), await said(after))
+    if far := apart(await said(before), await said(after)):
+        return far
+    raise CanaryFailed(SAME)
+
+
+SAME = "the server's logprobs of a fixed reply did not change: it still samples the old weights"
 
 
 async def said(model: Model) -> Completion:
@@ -107,13 +112,10 @@ async def said(model: Model) -> Completion:
     return await model.complete(ModelRequest(messages=PROMPT, sampling=sampling))
 
 
-def moved(old: Completion, new: Completion) -> float:
-    """How far the logprobs of two replies to the canary are apart, as `canary` has it."""
+def apart(old: Completion, new: Completion) -> float:
+    """How far the logprobs of two replies to the canary are apart, as `canary` has it; 0.0 where they are the same."""
     if old.logprobs is None or new.logprobs is None:
         raise CanaryFailed("the server gives no logprobs, so it cannot be seen whether it uses the new weights")
     if old.token_ids != new.token_ids:
         return float("inf")
-    far = max(abs(a - b) for a, b in zip(old.logprobs, new.logprobs, strict=True))
-    if far == 0.0:
-        raise CanaryFailed("the server's logprobs of a fixed reply did not change: it still samples the old weights")
-    return far
+    return max(abs(a - b) for a, b in zip(old.logprobs, new.logprobs, strict=True))
