@@ -39,8 +39,3 @@ class Journal:
             file.write(json.dumps({"iteration": iteration, **record}) + "\n")
         if self._board is not None:
             self._board.add(iteration, record)
-
-    def close(self) -> None:
-        """Close what draws."""
-        if self._board is not None:
-            self._board.close()

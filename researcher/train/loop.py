@@ -122,7 +122,6 @@ class Loop:
             tell(last)
             if last.reason:
                 break
-        self.journal.close()
         return last
 
     async def iterate(self) -> Metrics:

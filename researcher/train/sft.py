@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerFast
 from researcher.errors import UserError
 from researcher.train import checkpoint
 from researcher.train.batch import Batch
+from researcher.train.board import open_board
 from researcher.train.journal import Journal
 from researcher.train.losses import LossConfig
 from researcher.train.policy import LanguagePolicy
@@ -76,7 +77,7 @@ def fine_tune(
             loss=loss or LossConfig(), dtype=config.dtype,
         ),
     )  # fmt: skip
-    journal = Journal(folder / "metrics.jsonl")
+    journal = Journal(folder / "metrics.jsonl", open_board(folder))
     if (state := checkpoint.latest(folder / "checkpoints")) is not None:
         trainer.load_state(state)
     journal.resume(trainer.steps)

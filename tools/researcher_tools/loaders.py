@@ -10,7 +10,6 @@ import importlib.util
 import os
 import re
 import stat
-from collections.abc import Callable
 from html.parser import HTMLParser
 from importlib import metadata
 from pathlib import Path
@@ -185,12 +184,6 @@ def read_pdf(data: bytes) -> str:
         raise Unreadable("no text layer (a scan?)")
     return text.replace("\0", "")
 
-
-READERS: dict[str, Callable[[bytes], Text]] = {
-    ".html": lambda data: Text(read_html(data), "text/html"),
-    ".pdf": lambda data: Text(read_pdf(data), "application/pdf"),
-}
-"""The readers that belong into a child process, by suffix."""
 
 _HIDDEN = frozenset({"script", "style", "template", "noscript", "svg", "head"})
 _INLINE = frozenset(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import anyio.to_thread
 from pydantic import Field
 
 from researcher.strategies.load import load_strategy
+from researcher.train.context import fingerprint_of
 from researcher.train.files import read_samples, write_samples
 from researcher.train.publish.served import open_sampler
 from researcher.train.rollouts import Rollouts, rate_of
 from researcher.train.sample import Sample
 from researcher.train.stages.base import SAMPLES, Bench, Left, Stage
+from researcher.train.weights import read_weights
 from researcher.types import Task
 
 
@@ -48,7 +51,9 @@ class SamplingStage(Stage):
         model = bench.model if self.by == "student" or bench.teacher is None else bench.teacher
         found: list[Sample] = []
         async with open_sampler(model, lambda text: bench.say({"server": text})) as endpoint:
-            rollouts = Rollouts(endpoint, bench.folder / "rollouts", self.strategy, self._params())
+            own = model == bench.model  # a teacher's file need not be one that can be trained
+            settings = {"tokenizer": await anyio.to_thread.run_sync(tokenizer_of, model)} if own else {}
+            rollouts = Rollouts(endpoint, bench.folder / "rollouts", self.strategy, self._params(), settings=settings)
             for start in range(0, len(tasks), self.chunk):
                 path = bench.folder / "chunks" / f"{start:06d}.jsonl"
                 if not path.exists():
@@ -66,6 +71,12 @@ class SamplingStage(Stage):
     def seed(self, bench: Bench, start: int) -> int:
         """The seed of the task at `start`; the next ones count up from it."""
         return (bench.seed * 1_000_003 + start) % 2**31
+
+
+def tokenizer_of(model: Path) -> str:
+    """The fingerprint of a model's vocabulary and template, as runs record it."""
+    weights = read_weights(model)
+    return fingerprint_of(weights.tokenizer.get_vocab(), weights.chat_template)
 
 
 def rates(samples: Sequence[Sample]) -> dict[str, float]:
