@@ -26,6 +26,7 @@ from researcher.train.teacher import Target
 
 SECONDS = 300.0
 """For one sample."""
+WANTED = "the teacher must be a vLLM server"
 ATTEMPTS = 3
 PAUSE = 0.5
 """Seconds before another attempt; twice as many each time."""
@@ -58,10 +59,10 @@ class ServerTeacher:
         return [target for target in found if target is not None]
 
     async def check(self, tokenizer: Tokenizer, text: str) -> None:
-        """Raises UserError where the server makes other tokens of a text than this tokenizer."""
+        """Raises UserError where the server makes other tokens of a text than this tokenizer, ModelError."""
         body = {"model": self._model, "prompt": text, "add_special_tokens": False}
-        reply = await self._exchange.ask(f"{self._exchange.root}/tokenize", msgspec.json.encode(body))
-        if msgspec.json.decode(reply).get("tokens") != tokenizer.encode(text, add_special_tokens=False).ids:
+        told = await self._post(f"{self._exchange.root}/tokenize", body)
+        if told.get("tokens") != tokenizer.encode(text, add_special_tokens=False).ids:
             raise UserError(
                 f"the teacher {self._exchange.base_url} has another tokenizer, so its word on the student's tokens "
                 "means nothing."
@@ -70,24 +71,30 @@ class ServerTeacher:
     async def _ask(self, ids: Sequence[int]) -> list[Any]:
         """What the server says of each token but the first, by token id."""
         body = {"model": self._model, "prompt": list(ids), "max_tokens": 1, "temperature": 0.0}
-        data = msgspec.json.encode({**body, "prompt_logprobs": self._k})
+        try:
+            reply = await self._post(f"{self._exchange.base_url}/completions", {**body, "prompt_logprobs": self._k})
+            told: list[Any] = reply["choices"][0]["prompt_logprobs"]
+            count = len(told)
+        except (LookupError, TypeError):
+            raise BadResponse(f"{self._exchange.base_url} gives no prompt_logprobs; {WANTED}") from None
+        if count != len(ids):
+            raise BadResponse(f"the teacher told of {count} tokens, and was asked about {len(ids)}")
+        return told
+
+    async def _post(self, url: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The reply's object; what may pass, such as a connection that the server closed meanwhile, is tried again."""
+        data = msgspec.json.encode(body)
         for attempt in range(ATTEMPTS):
             try:
                 with anyio.fail_after(SECONDS):
-                    reply = await self._exchange.ask(f"{self._exchange.base_url}/completions", data)
-                told: list[Any] = msgspec.json.decode(reply)["choices"][0]["prompt_logprobs"]
-                if len(told) != len(ids):
-                    raise BadResponse(f"the teacher told of {len(told)} tokens, and was asked about {len(ids)}")
-                return told
-            except (LookupError, TypeError, msgspec.DecodeError):
-                raise BadResponse(
-                    f"{self._exchange.base_url} gives no prompt_logprobs; the teacher must be a vLLM server"
-                ) from None
+                    return msgspec.json.decode(await self._exchange.ask(url, data), type=dict[str, Any])
+            except msgspec.DecodeError:
+                raise BadResponse(f"{url} does not answer with an object; {WANTED}") from None
             except ModelError as error:
                 if not error.retryable or attempt == ATTEMPTS - 1:
                     raise
             except TimeoutError:
-                raise BadResponse(f"{self._exchange.base_url} did not answer within {SECONDS:g} s") from None
+                raise BadResponse(f"{url} did not answer within {SECONDS:g} s") from None
             await anyio.sleep(self._pause * 2**attempt)
         raise AssertionError("unreachable")
 

@@ -77,7 +77,7 @@ async def test_what_may_pass_is_tried_again_and_what_may_not_is_not() -> None:
     [
         ({"choices": [{}]}, "gives no prompt_logprobs; the teacher must be a vLLM server"),
         ({"choices": [{"prompt_logprobs": None}]}, "gives no prompt_logprobs"),
-        (b"<html>", "gives no prompt_logprobs"),
+        (b"<html>", "does not answer with an object; the teacher must be"),
         (told(place(t6=(-1.0, 1))), "told of 2 tokens, and was asked about 4"),
         (told(place(t6=(-1.0, 1)), {}, place(t8=(-0.1, 1))), "told nothing of the token at 2"),
     ],
@@ -90,7 +90,7 @@ async def test_a_server_that_is_no_teacher_is_one_sentence(reply: Any, said: str
 async def test_another_tokenizer_is_refused() -> None:
     tokenizer = read_packed(SHIPPED).tokenizer
     ids = tokenizer.encode("1+2", add_special_tokens=False).ids
-    await teacher(Server({"tokens": ids})).check(tokenizer, "1+2")
+    await teacher(Server(ServerFault("closed"), {"tokens": ids})).check(tokenizer, "1+2")
     with pytest.raises(UserError, match=r"http://h/v1 has another tokenizer"):
         await teacher(Server({"tokens": [*ids, 0]})).check(tokenizer, "1+2")
 
