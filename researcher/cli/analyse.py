@@ -18,6 +18,7 @@ from researcher.models.uri import parse_model_uri
 if TYPE_CHECKING:
     from researcher.train.analyse.report import Analysis, Judged
     from researcher.train.analyse.thoughts import Thought
+    from researcher.types import VerdictStatus
 
 
 def analyse(
@@ -44,7 +45,8 @@ def analyse(
         parse_model_uri(judge)
     if judged < 1:
         raise UserError(f"--judged {judged}: give 1 or more.")
-    survey = Survey(sources(paths or [home_of(None)]), sampled=0 if judge is None else judged)
+    places = [source._replace(grades=_grades(source.runs.parent)) for source in sources(paths or [home_of(None)])]
+    survey = Survey(places, sampled=0 if judge is None else judged)
     found = put_together(survey, wanted)
     output = Output(json=json)
     if found is None:
@@ -57,6 +59,21 @@ def analyse(
     _lines(output, found)
     if out is not None:
         _write(out, found, output)
+
+
+def _grades(folder: Path) -> dict[tuple[str, str], VerdictStatus]:
+    """What an evaluation in this folder found of the answers to its problems; its runs may not know it themselves."""
+    files = sorted(folder.glob("results*.jsonl"))
+    if not files:
+        return {}
+    from researcher.evals.record import read_results
+
+    found: dict[tuple[str, str], VerdictStatus] = {}
+    for result in (result for file in files for result in read_results(file)):
+        if result.answer is not None:
+            found[result.problem, result.answer] = result.status
+        found |= {(result.problem, each.answer): each.status for each in result.samples if each.answer is not None}
+    return found
 
 
 async def _ask(uri: str, kept: Sequence[tuple[str, Thought]]) -> Judged:

@@ -16,6 +16,7 @@ import pytest
 from researcher.cli.main import main
 from researcher.errors import ModelError
 from researcher.events import (
+    AnswerProposed,
     EventBody,
     MessageAdded,
     RunResumed,
@@ -104,13 +105,15 @@ def training(tmp_path: Path) -> Path:
     return folder
 
 
-def write(path: Path, *events: tuple[str | None, EventBody], strategy: str = "vote", at: float = 1000.0) -> Path:
+def write(
+    path: Path, *events: tuple[str | None, EventBody], strategy: str = "vote", at: float = 1000.0, **started: Any
+) -> Path:
     """A run of these events on a task."""
 
     async def fill() -> None:
         store = RunStore.create(path, synchronous="off", clock=lambda: at)
         try:
-            for key, body in ((None, RunStarted(task=Task(question="2 + 2?"), strategy=strategy)), *events):
+            for key, body in ((None, RunStarted(task=Task(question="2 + 2?"), strategy=strategy, **started)), *events):
                 last = store.append(key, body)
             await store.durable(last.seq)
         finally:
@@ -260,6 +263,26 @@ def test_the_weights_that_sampled_the_most_name_the_iteration(tmp_path: Path) ->
     with RunReader(path) as reader:
         (found,) = thoughts_of(reader.read(), "r")
     assert (found.version, found.versions, found.tokens, found.ids) == ("v4", 2, 7, tuple(range(7)))
+
+
+def test_what_an_evaluation_graded_afterwards_is_known(cli: Cli, tmp_path: Path) -> None:
+    for run, answer, more in (("r1", "4", ()), ("r2", "5", ()), ("r3", "6", (("a", SCORED),)), ("r4", "7", ())):
+        proposed = ("a", AnswerProposed(text=answer, canonical=answer))
+        ended = ("a", ThreadFinished(outcome=Outcome.ANSWERED))
+        said = (begun("a"), spoke("a", "So."), proposed, *more, ended)
+        write(tmp_path / "out" / "runs" / f"{run}.db", *said, settings={"problem": "p1"}, at=float(answer))
+    common = {"strategy": "vote", "budget": None, "seed": 0, "outcome": "answered", "prompt": 1, "completion": 1}
+    known = [{"answer": "5"}, {"answer": "6", "status": "wrong"}, {"answer": None}]  # wrong is what a file leaves out
+    line = {"problem": "p1", **common, "status": "correct", "answer": "4", "samples": known}
+    (tmp_path / "out" / "results.jsonl").write_text(json.dumps(line) + "\n")
+    said = cli("out", "--json", "--by", "correctness")
+    assert said.code == 0, said.err
+    rows = [json.loads(text)["row"] for text in said.out.splitlines() if '"row"' in text]
+    # The run's own verifier goes before: r3 is right. Of r4's answer nobody said anything.
+    assert {row["labels"][0]: row["threads"] for row in rows} == {"right": 2, "unknown": 1, "wrong": 1}
+
+
+SCORED = Scored(verdict=Verdict(status=VerdictStatus.CORRECT, by="exact"))
 
 
 def test_a_forked_run_counts_its_own_threads_alone(tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+
+import msgspec
 
 from researcher.errors import ResearcherError, UserError
 from researcher.store import RunReader
@@ -18,6 +20,7 @@ from researcher.train.analyse.structure import Structure, structure_of
 from researcher.train.analyse.thoughts import Reading, Thought, read_run
 from researcher.train.paths import task_id
 from researcher.train.pool import Unreadable
+from researcher.types import VerdictStatus
 
 DEPTH = 4
 """Folders below a given one in which runs are looked for: a training has them at STAGE/rollouts/runs."""
@@ -25,11 +28,13 @@ DEPTH = 4
 
 class Source(NamedTuple):
     """A folder of runs (or one run), a short name for it (its place in the training, or its own name), and the suite
-    that its problems are of, where that is written down."""
+    that its problems are of, where that is written down. `grades`: what an evaluation found afterwards of the answers
+    to its problems, by both; it counts where the run's own verifier said nothing."""
 
     name: str
     runs: Path
     suite: str = ""
+    grades: Mapping[tuple[str, str], VerdictStatus] = {}
 
 
 def sources(paths: Iterable[Path]) -> list[Source]:
@@ -64,6 +69,12 @@ def _under(path: Path) -> list[Source]:
         f"There are no runs in {path}: give the folder of a training, or a home with a folder `runs` in it "
         "(`researcher run --home`, `researcher eval --keep-runs`)."
     )
+
+
+def _graded(thought: Thought, grades: Mapping[tuple[str, str], VerdictStatus]) -> Thought:
+    if thought.verdict is not None or thought.answer is None:
+        return thought
+    return msgspec.structs.replace(thought, verdict=grades.get((thought.problem, thought.answer)))
 
 
 def _suite(path: Path) -> str:
@@ -121,7 +132,7 @@ class Survey:
         self, source: Source, reading: Reading, seen: set[tuple[str, str, tuple[float, ...]]]
     ) -> Iterator[Figures]:
         self.runs += 1
-        thoughts = list(reading.thoughts(self.roles))
+        thoughts = [_graded(thought, source.grades) for thought in reading.thoughts(self.roles)]
         self.silent += not thoughts
         fresh = [thought for thought in thoughts if (thought.task, thought.thread, thought.at) not in seen]
         seen.update((thought.task, thought.thread, thought.at) for thought in fresh)

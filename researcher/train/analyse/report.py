@@ -233,7 +233,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Agreement):
         measured = {"precision": value.precision, "recall": value.recall, "kappa": value.kappa}
         return {**{name: plain(each) for name, each in value._asdict().items()}, **measured}
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+    if hasattr(value, "_asdict"):
         return {name: plain(each) for name, each in value._asdict().items()}
     if isinstance(value, Mapping):
         return {str(name): plain(each) for name, each in value.items()}

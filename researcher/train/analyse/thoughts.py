@@ -27,8 +27,9 @@ class Thought(Frozen, frozen=True, kw_only=True):
     """What a thread thought, and what became of it.
 
     `tokens` are all that it sampled, answer and tool calls too: servers do not count the thought apart. None where a
-    server did not count. `ids` are theirs, empty where they are not known. `version` sampled the most of it, and
-    `versions` counts how many sampled any. `cut`: its last reply ran into its limit. `at`: when it began to speak.
+    server did not count. `ids` are theirs, empty where they are not known. `problem`: its name in the evaluation that
+    the run was of. `version` sampled the most of it, and `versions` counts how many sampled any. `cut`: its last reply
+    ran into its limit. `at`: when each of its replies came.
     """
 
     run: str
@@ -36,6 +37,7 @@ class Thought(Frozen, frozen=True, kw_only=True):
     task: str
     strategy: str
     question: str
+    problem: str = ""
     text: str
     tokens: int | None
     ids: tuple[int, ...] = ()
@@ -114,6 +116,7 @@ class Reading:
             task=task_id(started.task),
             strategy=started.strategy,
             question=started.task.question,
+            problem=_problem(started),
             text=thinking([body.message for body in replies], steps=info.work.kind == "step"),
             tokens=None if None in sizes else sum(size for size in sizes if size is not None),
             ids=tuple([i for b in replies if b.tokens for i in b.tokens.ids[b.tokens.sampled_from :]]) if known else (),
@@ -163,6 +166,11 @@ def _between(text: str) -> str:
         inside, _, text = text.partition(_OPEN)[2].partition(_CLOSE)
         parts.append(inside)
     return "\n".join([part.strip() for part in parts if part.strip()])
+
+
+def _problem(started: RunStarted) -> str:
+    named = started.settings.get("problem")
+    return named if isinstance(named, str) else ""
 
 
 def _size(body: MessageAdded) -> int | None:
