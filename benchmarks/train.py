@@ -396,7 +396,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--memory", action="store_true", help="peaks too, each in a process of its own")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     parser.add_argument("--child", choices=[TRL, APART, SHARED], help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if any(groups * GROUP % options.micro for groups in options.groups):
+        parser.error(f"--micro {options.micro} does not divide the rows of a batch (groups times {GROUP})")
+    if options.device != "cpu" and not torch.cuda.is_available():
+        parser.error(f"--device {options.device}: torch sees no CUDA device here")
+    return options
 
 
 def main() -> None:

@@ -94,6 +94,18 @@ def test_tiles_give_values_and_gradients_of_the_dense_mask() -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
 
 
+def test_tiles_go_with_mixed_precision() -> None:
+    net = model()
+    exact, _ = scored(net, tiled=True)
+    policy = LanguagePolicy(net, tokens=900, dtype=torch.bfloat16)
+    found = policy.score(batch()).logprobs
+    assert found.dtype is torch.float32
+    assert 0.0 < float((found.detach() - exact).abs().mean()) < 0.1
+    net.zero_grad()
+    found.sum().backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
+
+
 def test_what_is_called_without_tiles_attends_as_before() -> None:
     net, ids = model(), torch.randint(0, VOCABULARY, (2, 20))
     before = net(input_ids=ids).logits
