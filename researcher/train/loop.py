@@ -134,12 +134,12 @@ class Loop:
                 lambda: self._step(gathered.samples), lambda: _timed(self.gatherer.gather(self.done + 1))
             )
             lead = rolled - learned.get("seconds/steps", 0.0)
-            times = {"seconds/rollouts": rolled + waited, "seconds/step_waited": waited + max(0.0, lead)}
-            times["seconds/rollouts_waited"] = max(0.0, -lead)
+            times = {"seconds/rollouts": rolled + waited, "waited/step": waited + max(0.0, lead)}
+            times["waited/rollouts"] = max(0.0, -lead)
         else:
             learned = await self._step(gathered.samples)
-            times = {"seconds/rollouts": waited, "seconds/step_waited": waited}
-            times["seconds/rollouts_waited"] = learned.get("seconds/steps", 0.0)
+            times = {"seconds/rollouts": waited, "waited/step": waited}
+            times["waited/rollouts"] = learned.get("seconds/steps", 0.0)
         moved = learned.pop("moved", 0.0)
         metrics = {**gathered.metrics, **learned, **times}
         if moved:

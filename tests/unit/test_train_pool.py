@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from transformers import AutoTokenizer
 
 from researcher.errors import UserError
 from researcher.events import (
@@ -20,11 +21,14 @@ from researcher.events import (
     ThreadFinished,
     ThreadStarted,
 )
+from researcher.models.embedded import SHIPPED
 from researcher.store import RunStore, run_path
-from researcher.train.context import Context, fingerprint
+from researcher.train.context import Context, fingerprint, fingerprint_of
+from researcher.train.embedded.convert import export_hf
 from researcher.train.paths import task_id
 from researcher.train.pool import Filter, Pool
 from researcher.train.rewards import RewardConfig
+from researcher.train.weights import read_packed
 from researcher.types import FinishReason, Message, Outcome, Task, Tokens, Verdict, VerdictStatus, Work
 
 RIGHT, WRONG = VerdictStatus.CORRECT, VerdictStatus.WRONG
@@ -204,3 +208,11 @@ def test_a_recorded_fingerprint_decides(home: Path) -> None:
     pool = Pool([home], context=Context.of(tokenizer), others="skip")
     assert "r4/a" not in names(pool)
     assert pool.report.skipped["it is of another model, tokenizer or template"] == 1
+
+
+def test_the_parts_of_a_model_have_the_fingerprint_of_its_tokenizer(tmp_path: Path) -> None:
+    packed = read_packed(SHIPPED)
+    export_hf(SHIPPED, tmp_path)
+    whole = AutoTokenizer.from_pretrained(tmp_path)
+    assert fingerprint_of(packed.tokenizer.get_vocab(), packed.chat_template) == fingerprint(whole)
+    assert fingerprint_of(packed.tokenizer.get_vocab(), packed.chat_template + " ") != fingerprint(whole)
