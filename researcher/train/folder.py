@@ -112,7 +112,9 @@ def weights_of(net: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
             if ".lora_" not in name:
                 plain = name.replace(".base_layer.", ".")
                 whole = (value + adds[plain] if plain in adds else value).detach()
-                state[plain] = whole.to("cpu", dtype if whole.is_floating_point() else whole.dtype)
+                # A copy: of tensors that share their numbers only one would be written, and a server that finds no
+                # head in the file keeps the one it has, tied or not (vLLM 0.32 on the CPU).
+                state[plain] = whole.to("cpu", dtype if whole.is_floating_point() else whole.dtype, copy=True)
         return state
 
 

@@ -27,7 +27,7 @@ torch = pytest.importorskip("torch")
 from researcher.cli.main import main  # noqa: E402
 from researcher.store import RunReader  # noqa: E402
 from researcher.train.batch import Batch  # noqa: E402
-from researcher.train.folder import Folder, read_folder, weights_of  # noqa: E402
+from researcher.train.folder import Folder, read_folder, save_folder, weights_of  # noqa: E402
 from researcher.train.loop import Iteration, Loop, LoopConfig  # noqa: E402
 from researcher.train.lora import LoraSettings, with_adapters  # noqa: E402
 from researcher.train.paths import paths_of  # noqa: E402
@@ -75,12 +75,19 @@ async def server(hf_model: Path, vllm_python: str, anyio_backend: str) -> AsyncI
 @pytest.fixture
 async def folder(server: Endpoint, hf_model: Path) -> Folder:
     """What the server begins with in each test."""
-    control = Control(server.exchange)
+    found = read_folder(hf_model)
+    control, written = Control(server.exchange), await anyio.to_thread.run_sync(whole, found)
     await control.pause()
-    await control.reload(hf_model)
+    await control.reload(written)
     await control.forget()
     await control.resume()
-    return read_folder(hf_model)
+    return found
+
+
+def whole(folder: Folder) -> Path:
+    """The folder with its head beside the embeddings that it is tied to: without, vLLM keeps the one of before."""
+    path = folder.path.with_name("whole")
+    return path if path.is_dir() else save_folder(load_net(folder), folder, path)
 
 
 def again(server: Endpoint, *, versions: bool = True, endless: bool = False) -> Endpoint:

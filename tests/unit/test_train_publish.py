@@ -27,6 +27,7 @@ from researcher.types import Capabilities, Completion, FinishReason, Message, Mo
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
+safetensors = pytest.importorskip("safetensors")
 
 from researcher.train import folder as folders  # noqa: E402
 from researcher.train.batch import Batch  # noqa: E402
@@ -182,6 +183,7 @@ async def test_a_server_that_keeps_its_weights_is_found_out(model: Path, tmp_pat
     with serving(script) as server, pytest.raises(CanaryFailed, match=said):
         await published(server, base, tmp_path, moved(base))
     assert script.asked.count("resume") == 1
+    assert script.version == "v0", "what it samples keeps its name"
 
 
 @pytest.mark.parametrize("fails", ["collective_rpc", "reset_prefix_cache?reset_running_requests=true"])
@@ -390,6 +392,17 @@ def test_a_folder_makes_the_way_there_and_back(model: Path, tmp_path: Path) -> N
     for name, value in weights_of(net, torch.bfloat16).items():
         assert torch.equal(back.state_dict()[name], value.float()), name
     assert {path.name for path in left.path.iterdir()} == {path.name for path in model.iterdir()}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_tied_head_is_written_too(copy: Path, tmp_path: Path, dtype: str) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "dtype": dtype}))
+    base = read_folder(copy)
+    left = save_folder(load_folder(base), base, tmp_path / "out")
+    with safetensors.safe_open(left / "model.safetensors", "pt") as file:
+        assert torch.equal(file.get_tensor("lm_head.weight"), file.get_tensor("model.embed_tokens.weight"))
+        assert file.get_tensor("lm_head.weight").dtype is base.dtype is getattr(torch, dtype)
 
 
 def test_a_disk_without_room_is_said_before_anything_is_written(

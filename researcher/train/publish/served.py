@@ -124,7 +124,7 @@ async def served_by(
     await control.check(adapters=lora is not None)
     await same_tokenizer(endpoint, weights)
     if lora is not None:
-        return Served(VersionedModel(endpoint, FIRST), AdapterPublisher(weights, folder, control, endpoint))
+        return Served(VersionedModel(endpoint, FIRST), AdapterPublisher(weights, folder, control, endpoint, net))
     model = LiveModel(endpoint, FIRST, splits=endpoint.versions)
     publisher = WholePublisher(weights, folder, control)
     await publisher.begin(net, model, reload=reload)

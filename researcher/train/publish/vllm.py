@@ -37,13 +37,16 @@ class WholePublisher:
         self._last: dict[str, str] = {}
 
     async def begin(self, net: nn.Module, target: LiveModel, *, reload: bool = False) -> None:
-        """Name the weights that the server begins with, which are those of `net`; with `reload` it reads them first,
-        from the folder that they came from."""
-        self._last = digests(await anyio.to_thread.run_sync(weights_of, net, self._base.dtype))
-        if reload:
-            await target.change(lambda: self._swap(self._base.path.absolute(), target, target.version), target.version)
-        else:
+        """Name the weights that the server begins with, which are those of `net`; with `reload` it reads them first."""
+        weights = await anyio.to_thread.run_sync(weights_of, net, self._base.dtype)
+        self._last = digests(weights)
+        if not reload:
             await self._name(target, target.version)
+            return
+        # Not the folder that they came from: vLLM leaves a head that is tied, and not in the file, as it was before.
+        path = self._folder / target.version
+        await anyio.to_thread.run_sync(save_folder, net, self._base, path, weights)
+        await target.change(lambda: self._swap(path, target, target.version), target.version)
 
     async def _name(self, target: LiveModel, version: str) -> None:
         """A server that keeps no names of versions cannot say who sampled what, so nothing may be under way."""
@@ -66,11 +69,16 @@ class WholePublisher:
         before, held = await said(target), await self._control.checksums()
         # A reply whose prompt is in the cache already is computed otherwise, which is no proof of anything.
         noise = apart(before, await said(target)) if held is None else 0.0
+        name = target.version
         await target.change(lambda: self._swap(path, target, version), version)
-        proved = self._proved(version, held, await self._control.checksums(), new)
-        far = apart(before, await said(target))
-        if not proved and far <= noise:
-            raise CanaryFailed(SAME)
+        try:
+            proved = self._proved(version, held, await self._control.checksums(), new)
+            far = apart(before, await said(target))
+            if not proved and far <= noise:
+                raise CanaryFailed(SAME)
+        except CanaryFailed:
+            await target.change(lambda: self._name(target, name), name)
+            raise
         self._last = new
         await anyio.to_thread.run_sync(_only, self._folder, path)
         return far
@@ -114,9 +122,10 @@ class AdapterPublisher:
     """Writes the adapters of a version and has the server load them under a new name (one loaded again under its old
     name would meet the prefix cache of before); those before are unloaded when their last call has ended."""
 
-    def __init__(self, base: Folder, folder: Path, control: Control, endpoint: Endpoint) -> None:
+    def __init__(self, base: Folder, folder: Path, control: Control, endpoint: Endpoint, net: nn.Module) -> None:
+        """`net` has the adapters that add nothing yet: the server's own model is the first version."""
         self._base, self._folder, self._control, self._endpoint = base, folder.absolute(), control, endpoint
-        self._last: dict[str, str] = {}
+        self._last = digests(adapters_of(net, base.dtype))
 
     async def publish(self, net: nn.Module, target: VersionedModel, version: str) -> float:
         """Go over to the adapters of `net`; how far the canary moved. Raises CanaryFailed, UserError, ModelError."""
