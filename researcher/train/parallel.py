@@ -17,7 +17,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from researcher.errors import UserError
 from researcher.train.batch import Batch
@@ -70,7 +69,7 @@ class Team:
 
         empty = torch.tensor([float(p.grad is not None) for p in parameters], device=self.device)
         flat = torch.cat([empty, *((torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters)])
-        summed: Tensor = reduce(flat, "sum")
+        summed: Any = reduce(flat, "sum")
         at = len(parameters)
         for parameter, used in zip(parameters, summed[:at].tolist(), strict=True):
             found = summed[at : at + parameter.numel()].view_as(parameter)
