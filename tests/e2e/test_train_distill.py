@@ -99,10 +99,13 @@ async def test_a_vllm_server_is_the_same_teacher_as_its_weights(vllm: Endpoint, 
             await teacher.check(other, "1+2")
     for mine, theirs in zip(local, served, strict=True):
         assert mine.ids.shape == theirs.ids.shape
-        # The server computes in bfloat16: the likeliest agree where they are clear, and so does their mass.
+        # The server computes in bfloat16: the likeliest agree where they are clear, and their chances nearly so. Off by
+        # a place, or at another temperature, they would differ by tenths on average.
         clear = mine.logprobs[:, 0] > math.log(0.6)
         assert (mine.ids[clear, 0] == theirs.ids[clear, 0]).all()
-        assert np.abs(np.exp(mine.logprobs[:, 0]) - np.exp(theirs.logprobs[:, 0])).max() < 0.1
+        apart = np.abs(np.exp(mine.logprobs[:, 0]) - np.exp(theirs.logprobs[:, 0]))
+        assert apart.mean() < 0.03
+        assert apart.max() < 0.2
         assert np.abs(np.exp(mine.logprobs).sum(1) - np.exp(theirs.logprobs).sum(1)).max() < 0.1
 
 
