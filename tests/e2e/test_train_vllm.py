@@ -136,8 +136,9 @@ def sampled(home: Path) -> list[Sample]:
 def loop(net: Any, served: Served, out: Path, iterations: int) -> Loop:
     config = LoopConfig.model_validate(
         {
-            "iterations": iterations, "tasks": 2, "group": 4, "params": {"temperature": 1.0, "max_tokens": 96},
-            "sampling": {"refills": 0, "keep": "all"}, "rewards": [{"name": "accuracy"}, {"name": "cosine"}],
+            "iterations": iterations, "tasks": 2, "group": 8, "params": {"temperature": 2.0, "max_tokens": 160},
+            "sampling": {"refills": 0, "keep": "all"},
+            "rewards": [{"name": "accuracy"}, {"name": "cosine", "params": {"limit": 160}}],
         }
     )  # fmt: skip
     tasks = split(open_suite("countdown:3"), 8, 0).train
@@ -164,7 +165,7 @@ async def test_the_loop_samples_with_what_it_has_learned(server: Endpoint, folde
 
     # The same folder again: the weights of its last version are brought back under their name.
     begun = load_net(folder)
-    server_again = await served_by(endpoint, folder, begun, tmp_path / "published")
+    server_again = await served_by(endpoint, folder, begun, tmp_path / "published", reload=True)
     await loop(begun, server_again, tmp_path, 3).run(told.append)
     assert told[-1].number == 3
     assert sampled(tmp_path / "rollouts")[-1].versions[0].version == "v2"
@@ -355,8 +356,9 @@ def test_the_command_trains_adapters_and_merges_them(
     monkeypatch.setenv(ARGS, " ".join(SERVER))
     out = tmp_path / "out"
     settings = [
-        "iterations=1", "tasks=2", "group=4", "params.max_tokens=96", "sampling.refills=0", "sampling.keep=all",
-        "lora.rank=8", "trainer.rate=1e-2", "trainer.warmup=0", "rewards=[{name='accuracy'},{name='cosine'}]",
+        "iterations=1", "tasks=2", "group=8", "params.max_tokens=160", "params.temperature=2.0", "lora.rank=8",
+        "sampling.refills=0", "sampling.keep=all", "trainer.rate=1e-2", "trainer.warmup=0",
+        "rewards=[{name='accuracy'},{name='cosine', params={limit=160}}]",
     ]  # fmt: skip
     arguments = ["train", "r1-zero", "--suite", "countdown:3", "--model", f"vllm:{hf_model}", "--out", str(out),
                  "--held-out", "1", "--problems", "8", "--json",
