@@ -17,13 +17,14 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export RESEARCHER_VLLM_PYTHON ?= $(if $(wildcard .venv-vllm/bin/python),$(CURDIR)/.venv-vllm/bin/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e check bench bench-documents bench-sandbox bench-train vllm-env clean
+.PHONY: help demo demo-train test e2e check bench bench-documents bench-sandbox bench-train vllm-env clean
 
 help:
 	@echo "make demo      16 threads and more answer a question from documents, on the embedded model"
 	@echo "make test      the suite without the end-to-end tests"
 	@echo "make e2e       the end-to-end tests; what a part is missing for is skipped with the reason"
 	@echo "make check     ruff, mypy, pyright, import-linter"
+	@echo "make demo-train  reinforcement learning that can be watched: three seeds and a control, minutes on two cores"
 	@echo "make bench     the benchmarks of the README"
 	@echo "make bench-documents  what an index of 10,000 documents costs (ARGS=500: of 500)"
 	@echo "make bench-sandbox    what a script costs in each sandbox, beside docker run and other projects (ARGS='--rounds 5')"
@@ -33,6 +34,9 @@ help:
 
 demo: $(VENV)/.base
 	$(BIN)/researcher demo
+
+demo-train: $(VENV)/.train
+	$(BIN)/python -m benchmarks.climb $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not e2e" $(ARGS)
@@ -64,7 +68,7 @@ vllm-env:
 	PYTHON=$(PYTHON) .ci/vllm-env.sh .venv-vllm
 
 clean:
-	rm -rf .venv .venv-vllm .venv-peers .demo .bench .e2e .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-vllm .venv-peers .demo .climb .bench .e2e .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one: make PYTHON=python3.11")'
@@ -75,10 +79,15 @@ $(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 # torch first and alone: with a version, pip takes the build for the CPU where there is one.
+$(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) torch
+	$(PIP) --editable '.[local,train]'
+	@touch $(VENV)/.base $@
+
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) torch
 	$(PIP) --editable '.[local,docker,web,mcp,tantivy,train,evals,oracle,dev]'
-	@touch $(VENV)/.base $@
+	@touch $(VENV)/.base $(VENV)/.train $@
 
 # What our sandbox is measured beside, never imported by us. The gateway is for the Python of the sandbox's image.
 $(PEERS_READY):

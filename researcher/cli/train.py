@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from researcher.train.course import Course
     from researcher.train.recipe import Recipe
 
-EXTRA = frozenset({"torch", "transformers", "safetensors", "gguf", "tokenizers", "numpy"})
+EXTRA = frozenset({"tensorboardX", "torch", "transformers", "safetensors", "gguf", "tokenizers", "numpy"})
 SHOWN = {
     "reward": "reward {:.3f}",
     "held_out/greedy": "held-out {:.3f}",

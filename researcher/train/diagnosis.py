@@ -44,7 +44,7 @@ class Diagnosis:
     def __init__(self, config: DiagnosisConfig = DiagnosisConfig()) -> None:
         self._config = config
         self._last: deque[Mapping[str, float]] = deque(maxlen=config.window)
-        self._rewards: deque[float] = deque(maxlen=config.patience)
+        self._rewards: list[float] = []
         self._said: set[str] = set()
 
     def see(self, metrics: Mapping[str, float]) -> list[Finding]:
@@ -132,14 +132,14 @@ class Diagnosis:
 
     def _stuck(self) -> str:
         """Whether the reward has not risen by more than its own noise, although there is room."""
-        rewards = list(self._rewards)
+        rewards = self._rewards
         if len(rewards) < self._config.patience or statistics.fmean(rewards) > NEAR_THE_TOP:
             return ""
         rise, error = trend(rewards)
         if rise > 2.0 * error:
             return ""
         return (
-            f"no progress: over the last {len(rewards)} iterations the reward moved by {rise:+.3f} with a standard "
+            f"no progress: in {len(rewards)} iterations the reward moved by {rise:+.3f} with a standard "
             f"error of {error:.3f}; check that the reward has to do with what the tokens say, raise the rate, or take "
             "more samples an iteration"
         )

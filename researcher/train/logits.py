@@ -38,7 +38,10 @@ class _Logprobs(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, logprobs: Tensor | None, entropies: Tensor | None) -> tuple[Tensor | None, None, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  (torch declares it without the decorator)
+        ctx: Any, *grad_outputs: Any
+    ) -> tuple[Tensor | None, None, None]:
+        logprobs, entropies = grad_outputs  # None where nothing asked for it
         share, targets, temperature, entropy = ctx.saved_tensors
         grad = None
         if logprobs is not None:  # d log p_t / d z_v = [v = t] - p_v

@@ -174,7 +174,8 @@ def _policy_tokens(batch: Batch, logprobs: Tensor, config: LossConfig) -> tuple[
         per_token = per_token + config.beta * (kl * ratio if config.beta_corrected else kl)
         sums["kl"] = float((kl.detach() * weights).sum())
     if batch.sampler is not None:
-        sums["mismatch"] = float(((batch.sampler - old).abs() * weights).detach().sum())
+        known = torch.nan_to_num(batch.sampler - old, nan=0.0)  # a server may have given no logprob
+        sums["mismatch"] = float((known.abs() * weights).detach().sum())
     return per_token, sums
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 
 from researcher.errors import UserError
-from researcher.train import board
 from researcher.train.board import FOLDER, open_board
 from researcher.train.journal import Journal
 
@@ -66,6 +66,6 @@ def test_one_that_begins_anew_has_no_points_of_before(tmp_path: Path) -> None:
 
 
 def test_without_the_library_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(board, "Event", None)
+    monkeypatch.setitem(sys.modules, "researcher.train.event_files", None)
     with pytest.raises(UserError, match=r"pip install 'researcher-orchestrator\[train\]', or set tensorboard = false"):
         open_board(tmp_path)

@@ -39,7 +39,7 @@ from researcher.train.policy import LanguagePolicy  # noqa: E402
 from researcher.train.publish.control import Control  # noqa: E402
 from researcher.train.publish.live import LiveModel, labelled  # noqa: E402
 from researcher.train.publish.served import same_tokenizer  # noqa: E402
-from researcher.train.publish.versioned import CanaryFailed  # noqa: E402
+from researcher.train.publish.versioned import CanaryFailed, apart  # noqa: E402
 from researcher.train.publish.vllm import EMPTY, WholePublisher  # noqa: E402
 from researcher.train.sample import Sample, Term  # noqa: E402
 
@@ -516,3 +516,18 @@ def test_a_step_reports_the_gap(model: Path) -> None:
             assert step["mismatch"] == pytest.approx(0.1, abs=1e-5)
             assert step["mismatch/max"] == pytest.approx(0.1, abs=1e-5)
             assert step["mismatch/ratio"] == pytest.approx(float(torch.exp(torch.tensor(0.1))), abs=1e-5)
+
+
+def reply_of(ids: tuple[int, ...], logprobs: tuple[float, ...]) -> Completion:
+    message = Message(role="assistant", content="x")
+    return Completion(model="m", message=message, finish=FinishReason.STOP, token_ids=ids, logprobs=logprobs)
+
+
+def test_a_canary_that_says_something_else_has_moved_by_a_finite_figure() -> None:
+    old = reply_of((5, 6, 7), (-0.1, -0.5, -3.0))
+    assert apart(old, old) == 0.0
+    assert apart(old, reply_of((5, 6, 7), (-0.1, -0.7, -3.0))) == pytest.approx(0.2)
+    # after the first token that differs the two are no longer asked the same
+    assert apart(old, reply_of((5, 8, 9), (-0.1, -0.6, -9.0))) == pytest.approx(0.1)
+    assert 0.0 < apart(old, reply_of((5, 8, 7), (-0.1, -0.5, -3.0))) < 1e-9
+    assert 0.0 < apart(old, reply_of((5, 6), (-0.1, -0.5))) < 1e-9

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import AsyncExitStack
+from itertools import takewhile
 from typing import Protocol
 
 import msgspec
@@ -96,8 +98,8 @@ LENGTH = 16
 
 
 async def canary(before: Model, after: Model) -> float:
-    """The largest difference of logprobs of what two models say first to one prompt, greedily; infinite where they say
-    different things. Raises CanaryFailed for no difference, or where a server gives no logprobs to see it by."""
+    """The largest difference of logprobs of what two models say first to one prompt, greedily, as far as they say the
+    same. Raises CanaryFailed for no difference, or where a server gives no logprobs to see it by."""
     if far := apart(await said(before), await said(after)):
         return far
     raise CanaryFailed(SAME)
@@ -116,6 +118,9 @@ def apart(old: Completion, new: Completion) -> float:
     """How far the logprobs of two replies to the canary are apart, as `canary` has it; 0.0 where they are the same."""
     if old.logprobs is None or new.logprobs is None:
         raise CanaryFailed("the server gives no logprobs, so it cannot be seen whether it uses the new weights")
-    if old.token_ids != new.token_ids:
-        return float("inf")
-    return max(abs(a - b) for a, b in zip(old.logprobs, new.logprobs, strict=True))
+    said_old, said_new = old.token_ids or (), new.token_ids or ()
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(said_old, said_new, strict=False)))
+    # The first token that differs counts: each is the likeliest of its model, and as likely as it says.
+    moved = [abs(a - b) for a, b in zip(old.logprobs, new.logprobs, strict=False)]
+    far = max(moved[: same + 1], default=0.0)
+    return far if said_old == said_new else max(far, sys.float_info.epsilon)
