@@ -27,7 +27,7 @@ import anyio.to_thread
 from researcher.errors import SandboxFault, UserError
 from researcher.protocols import ExecRequest, ExecResult, Session
 from researcher_sandbox import monty_gate
-from researcher_sandbox.monty_cell import Cell, checkout, refusal
+from researcher_sandbox.monty_cell import Cell, refusal, taken
 from researcher_sandbox.monty_session import EmbeddedSession
 from researcher_sandbox.monty_watch import Watch
 
@@ -92,10 +92,12 @@ class MontySandbox:
         from pydantic_monty import MontyError
 
         try:
-            with checkout(self._scripts.started(), request) as worker:
+            with ExitStack() as stack:
+                worker = taken(self._scripts.started(), request)
+                stack.push(worker)
                 return cell.run(worker)
         except (OSError, RuntimeError, MontyError) as failure:
-            # No worker within the deadline, none could be started, or one was dead when it was taken.
+            # No worker within the deadline, or none could be started.
             raise SandboxFault(f"the embedded sandbox broke: {failure}") from failure
 
 

@@ -27,10 +27,23 @@ RECURSION = 500
 SUSPENSIONS = 100
 """Times that a script may ask its host for something, which here has nothing to give; an undefined name counts."""
 
+DEAD = 8
+"""Workers that may be found dead before it is said that none can be had."""
+
 MAX_ERROR = 2_000
 """Characters of an error's text."""
 
 _MODULE = re.compile(r"No module named '([\w.]+)'")
+
+
+def taken(pool: Monty, request: ExecRequest, *, suspensions: int = SUSPENSIONS) -> MontySession:
+    """A worker, entered. One that died while nobody had it is found dead when it is taken: then the next one is."""
+    from pydantic_monty import MontyCrashedError
+
+    for _ in range(DEAD):
+        with suppress(MontyCrashedError):
+            return checkout(pool, request, suspensions=suspensions).__enter__()
+    return checkout(pool, request, suspensions=suspensions).__enter__()
 
 
 def checkout(pool: Monty, request: ExecRequest, *, suspensions: int = SUSPENSIONS) -> MontySession:

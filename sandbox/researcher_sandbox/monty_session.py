@@ -12,7 +12,7 @@ import anyio.to_thread
 
 from researcher.errors import SandboxFault
 from researcher.protocols import ExecRequest, ExecResult
-from researcher_sandbox.monty_cell import Cell, checkout, refusal
+from researcher_sandbox.monty_cell import Cell, refusal, taken
 from researcher_sandbox.monty_watch import Watch
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class EmbeddedSession:
         if self._worker is None:
             if self._given_back:
                 raise RuntimeError("the session is closed")
-            self._worker = checkout(self._pool(), request, suspensions=SUSPENSIONS).__enter__()
+            self._worker = taken(self._pool(), request, suspensions=SUSPENSIONS)
             self._seconds = request.seconds
         return self._worker
 

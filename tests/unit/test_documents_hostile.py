@@ -133,9 +133,9 @@ def test_an_endless_document_is_given_up_at_the_limit(
 
 
 def test_a_document_that_takes_all_memory_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loaders, "LIMITS", Limits(memory=200 * 2**20))
+    monkeypatch.setattr(loaders, "LIMITS", Limits(memory=150 * 2**20))
     (tmp_path / "greedy.pdf").write_bytes(_pages(_stream(_flate(b"(x)" * 2**20, 22), FLATE)))
-    with pytest.raises(UserError, match=r"'greedy\.pdf' \(needs more than 200 MB of memory\)"):
+    with pytest.raises(UserError, match=r"'greedy\.pdf' \(needs more than 150 MB of memory\)"):
         open_documents(tmp_path)
 
 

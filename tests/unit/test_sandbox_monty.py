@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from researcher.testing.sandbox_conformance import (
 
 pytest.importorskip("pydantic_monty")
 from researcher_sandbox.monty import MontySandbox
-from researcher_sandbox.monty_cell import MAX_CODE, MAX_ERROR, checkout
+from researcher_sandbox.monty_cell import MAX_CODE, MAX_ERROR, taken
 from researcher_sandbox.output import FLOOD
 
 pytestmark = pytest.mark.anyio
@@ -188,12 +187,10 @@ async def test_no_value_comes_back_whatever_the_last_line_is(
         def feed_run(self, code: str, **given: Any) -> None:
             values.append(self._session.feed_run(code, **given))
 
-    @contextmanager
-    def watched(*given: Any, **options: Any) -> Iterator[Any]:
-        with checkout(*given, **options) as session:
-            yield Watched(session)
+        def __exit__(self, *error: Any) -> None:
+            self._session.__exit__(*error)
 
-    monkeypatch.setattr("researcher_sandbox.monty.checkout", watched)
+    monkeypatch.setattr("researcher_sandbox.monty.taken", lambda *given, **options: Watched(taken(*given, **options)))
     result = await sandbox.run(ExecRequest(f"x = ['large']\n{last}"))
     assert result.status in ("ok", "error")
     assert values in ([], [None])
