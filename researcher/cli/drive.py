@@ -29,10 +29,10 @@ def exit_code(result: RunResult) -> Exit:
 
 async def drive(run: Run, output: Output, screen: Screen | None = None) -> RunResult:
     """The result of the run, shown while it goes on; `screen` is shared with whoever asks questions."""
-    output.note(f"run {run.id}")
     result: RunResult | None = None
     async with anyio.create_task_group() as group:
         await group.start(_hear, run, output)
+        output.note(f"run {run.id}")  # who reads it may interrupt the run, and is heard
         group.start_soon(watch, run.stats, output.err, screen)
         if output.json:
             async for event in run.events():
