@@ -30,8 +30,15 @@ from researcher.views import Plan, ThreadInfo, View
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.anyio]
 
-PROMPT = answer_prompt("Use 2, 3, 5 and 7 to make 15.")
-ASK = (Message(role="system", content=PROMPT.system), Message(role="user", content=PROMPT.user))
+
+def asked(question: str) -> tuple[Message, ...]:
+    prompt = answer_prompt(question)
+    return Message(role="system", content=prompt.system), Message(role="user", content=prompt.user)
+
+
+ASK = asked("Use 2, 3, 5 and 7 to make 15.")
+LONG = asked("Use 25, 30, 45 and 55 to make 58.")
+"""Its reply is hundreds of tokens: a short one may have come before the word to stop it."""
 GREEDY = Sampling(temperature=0.0, max_tokens=400, token_ids=True, logprobs=True)
 LINE = msgspec.structs.replace(GREEDY, stop=("\n",), keep_stop=True)
 ONCE = ThreadLimits(turns=1)
@@ -183,9 +190,9 @@ async def test_alternatives_hold_what_was_sampled(served: Any, stream: bool, raw
 
 
 async def test_a_thread_is_stopped_while_its_confidence_is_low(served: Any, run: Any, recording: Any) -> None:
-    sampling = msgspec.structs.replace(GREEDY, top_logprobs=5)
-    sure = Work(key="0", messages=ASK, sampling=sampling, confidence=Confidence(floor=0.0, window=8))
-    unsure = Work(key="1", messages=ASK, sampling=sampling, confidence=Confidence(floor=1e6, window=8))
+    sampling = msgspec.structs.replace(GREEDY, top_logprobs=5, max_tokens=1_000)
+    sure = Work(key="0", messages=LONG, sampling=sampling, confidence=Confidence(floor=0.0, window=8))
+    unsure = Work(key="1", messages=LONG, sampling=sampling, confidence=Confidence(floor=1e6, window=8))
     done, result, _, _ = await run(lambda ended: [sure, unsure, None][len(ended)], recording)
     kept, cut = done.graph.threads()
     assert kept.outcome is not Outcome.CANCELLED

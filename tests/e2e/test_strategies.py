@@ -36,6 +36,7 @@ RUNS: dict[str, list[dict[str, Any]]] = {
     "graph": [{}],
     "refine": [{"rounds": 2}],
     "budget_forcing": [{"thinking": 300}, {"least": 100, "waits": 2}],
+    "partial": [{"n": 2, "piece": 40}],
     "rsa": [{"population": 4, "rounds": 2, "k": 2}],
     "auto": [{}, {"step_scorer": "reachable"}],
 }  # fmt: skip
