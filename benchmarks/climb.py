@@ -27,7 +27,7 @@ SUITE = "countdown:3"
 SETTINGS = {
     "rl.tasks": 8,
     "rl.group": 16,
-    "rl.evaluate_every": 10,
+    "rl.evaluate_every": 7,
     "rl.params.max_tokens": 256,
     "rl.sampling.refills": 0,
     "rl.trainer.rate": 1.5e-4,
@@ -111,9 +111,9 @@ def main() -> int:
     """The exit code: 0 where every seed climbed and the control was found out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--iterations", type=int, default=14)
     parser.add_argument("--held-out", type=int, default=200)
-    parser.add_argument("--control", type=int, default=STEPS, help="iterations of the control; 0: none")
+    parser.add_argument("--control", type=int, default=30, help="iterations of the control; 0: none")
     parser.add_argument("--out", type=Path, default=Path(".climb"))
     chosen = parser.parse_args()
     climbs = [
