@@ -53,7 +53,9 @@ def print_answer(graph: ThoughtGraph, get_blob: GetBlob, *, output: Output) -> N
     output.data(answer.text, style="bold")
     for number, check in enumerate(check_citations(graph, get_blob, claims=answer.claims), 1):
         output.data(f"  [{number}] {_cited(check)}")
-    if answer.supported is False:
+    if wrong := graph.refutation:
+        output.data(f"  wrong, says the verifier {wrong.by}{': ' if wrong.reason else ''}{wrong.reason}")
+    elif answer.supported is False:
         output.data("  not verified: no evidence or no verifier bears this answer")
 
 

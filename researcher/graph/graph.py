@@ -12,7 +12,18 @@ from researcher.graph.fold import apply
 from researcher.graph.nodes import RUN, EdgeKind, MessageNode
 from researcher.graph.state import State
 from researcher.graph.threads import ThreadState
-from researcher.types import Answer, FinishReason, Message, Outcome, PassageRef, ToolCall, Usage, Work
+from researcher.types import (
+    Answer,
+    FinishReason,
+    Message,
+    Outcome,
+    PassageRef,
+    ToolCall,
+    Usage,
+    Verdict,
+    VerdictStatus,
+    Work,
+)
 from researcher.views import ClaimInfo, ThreadInfo
 
 
@@ -69,6 +80,14 @@ class ThoughtGraph:
     def answer(self) -> Answer | None:
         """The accepted answer."""
         return self._state.answer
+
+    @property
+    def refutation(self) -> Verdict | None:
+        """The verdict that calls the accepted answer wrong; None where there is none, or another calls it right."""
+        if self.answer is None or self.answer.supported:
+            return None
+        of_answer = (info.verdict for info in self.threads() if info.canonical == self.answer.canonical)
+        return next((each for each in of_answer if each is not None and each.status is VerdictStatus.WRONG), None)
 
     @property
     def outcome(self) -> Outcome | None:

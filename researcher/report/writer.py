@@ -107,7 +107,9 @@ def _head(graph: ThoughtGraph, answer: Answer | None, checks: list[CitationCheck
         yield f"**No answer**: {_line(reason)}."
         return
     marks = "".join(f" [{number}]" for number in range(1, len(checks) + 1))
-    warning = "" if answer.supported is not False else " *(not verified)*"
+    wrong = graph.refutation
+    doubt = f"wrong, says the verifier {wrong.by}" if wrong else "not verified"
+    warning = "" if answer.supported is not False else f" *({doubt})*"
     yield f"**{_line(answer.text)}**{marks}{warning}"
     if body := body_of(answer, checks):
         yield body

@@ -169,6 +169,25 @@ def test_an_answer_without_evidence_is_not_a_success(cli: Cli) -> None:
     assert "ended without a verified answer" in said.err
 
 
+def test_an_answer_that_the_verifier_refutes_is_called_wrong_with_the_reason(cli: Cli) -> None:
+    with ModelServer(Reply("<answer>9 + 6 / 4</answer>")) as server:
+        asked = (
+            "--numbers",
+            "9,4,6",
+            "--target",
+            "30",
+            "--model",
+            f"{server.url}#test",
+            "--strategy",
+            "chain_of_thought",
+        )
+        said = cli("run", *asked)
+    assert said.code == 3
+    assert "wrong, says the verifier countdown: " in said.out
+    assert "not verified" not in said.out
+    assert "wrong, says the verifier countdown" in cli("report", "last").out
+
+
 @pytest.mark.parametrize("calls", ["1", "2", "3", "5"])
 def test_a_reached_limit_is_exit_4(cli: Cli, model: str, calls: str) -> None:
     said = cli("run", QUESTION, "--docs", "docs", "--model", model, "--budget-calls", calls)
