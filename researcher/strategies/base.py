@@ -66,6 +66,20 @@ class Parameters(BaseModel):
         )
 
 
+class InPieces(Parameters):
+    """Base of the strategies whose works are pieces of a reply, each continued by the next."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Pieces can be sampled where a begun reply can be continued."""
+        return frozenset({"steps"})
+
+    @property
+    def calls_tools(self) -> bool:
+        """No: a piece of a reply ends before a tool could answer."""
+        return False
+
+
 EVIDENCE_TOOLS = frozenset({"search", "read", "fetch"})
 """Tools that show sources: who has one is expected to quote."""
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from researcher.strategies.base import Parameters, conclude, failure, seed_of, wants_support
+from researcher.strategies.base import InPieces, conclude, failure, seed_of, wants_support
 from researcher.strategies.prompts import answer_prompt
 from researcher.types import FinishReason, Message, Outcome, Sampling, ThreadLimits, Work
 from researcher.views import Plan, ThreadInfo, View
@@ -25,7 +25,7 @@ BROKEN = (Outcome.FAILED, Outcome.REFUSED, Outcome.CANCELLED)
 Pieces = Sequence[ThreadInfo]
 
 
-class BudgetForcing(Parameters):
+class BudgetForcing(InPieces):
     """Forces one turn to think for longer, then takes its answer.
 
     A model that does not think between marks has its whole turn forced, and is then asked for its final answer.
@@ -45,16 +45,6 @@ class BudgetForcing(Parameters):
         description="said after thinking that was cut, lest it goes on (s1's harness: Final Answer:)",
     )
     temperature: float = Field(default=0.0, ge=0.0, le=2.0, description="sampling temperature (s1: 0)")
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """Pieces can be sampled where a begun reply can be continued."""
-        return frozenset({"steps"})
-
-    @property
-    def calls_tools(self) -> bool:
-        """No: a piece of a turn ends before a tool could answer."""
-        return False
 
     @property
     def cancels(self) -> bool:

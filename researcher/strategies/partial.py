@@ -12,7 +12,7 @@ from typing import Literal
 from msgspec.structs import replace
 from pydantic import Field
 
-from researcher.strategies.base import conclude, failure, seed_of, wants_support
+from researcher.strategies.base import InPieces, conclude, failure, seed_of, wants_support
 from researcher.strategies.chain_of_thought import Chain
 from researcher.types import FinishReason, Message, Outcome, Sampling, ThreadLimits, Work
 from researcher.views import GraphView, Plan, ThreadInfo, View
@@ -24,7 +24,7 @@ LEAST_LOOP, LONGEST_LOOP = 64, 4096
 Turn = Sequence[ThreadInfo]
 
 
-class Partial(Chain):
+class Partial(InPieces, Chain):
     """Samples turns in pieces of a bounded length, stops those that repeat themselves, and votes on the ended ones."""
 
     name: Literal["partial"] = "partial"
@@ -34,16 +34,6 @@ class Partial(Chain):
     repeats: int = Field(
         default=8, ge=0, description="times the end of a turn may say the same before it is stopped; 0: any"
     )
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """Pieces can be sampled where a begun reply can be continued."""
-        return frozenset({"steps"})
-
-    @property
-    def calls_tools(self) -> bool:
-        """No: a piece of a turn ends before a tool could answer."""
-        return False
 
     @property
     def cancels(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from researcher.strategies.base import Parameters, seed_of
+from researcher.strategies.base import InPieces, seed_of
 from researcher.strategies.prompts import step_prompt
 from researcher.types import Message, Outcome, Sampling, ThreadLimits, Work
 from researcher.views import ThreadInfo, View
@@ -22,7 +22,7 @@ Aggregate = Literal["last", "min", "prod", "mean"]
 """How the scores of a solution's steps make one: `last` is the common default of process reward models."""
 
 
-class StepParameters(Parameters):
+class StepParameters(InPieces):
     """Base of the strategies that search over steps."""
 
     scorer: str = Field(default="prm", description="verifier that scores each new step, once")
@@ -31,16 +31,6 @@ class StepParameters(Parameters):
     step_tokens: int = Field(default=256, ge=1, description="tokens one step may have")
     depth: int = Field(default=40, ge=1, le=10_000, description="steps a solution may have (search-and-learn: 40)")
     temperature: float = Field(default=0.8, ge=0.0, le=2.0, description="sampling temperature of the steps")
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """Steps can be sampled where a begun reply can be continued."""
-        return frozenset({"steps"})
-
-    @property
-    def calls_tools(self) -> bool:
-        """No: a step is a piece of a reply, and ends before a tool could answer."""
-        return False
 
     @property
     def scorers(self) -> tuple[str, ...]:
