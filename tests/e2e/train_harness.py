@@ -40,20 +40,20 @@ SETTINGS: dict[str, Any] = {
 """Short replies are better; a rollout has 16 tokens at the most."""
 
 
-def network(seed: int = 0) -> Any:
-    """A Qwen3 with random weights that ends a reply every now and then."""
+def network(seed: int = 0, *, vocabulary: int = VOCABULARY, layers: int = 1, scale: float = 4.0) -> Any:
+    """A small Qwen3 with random weights, in evaluation mode. `scale`: what its matrices are multiplied by, because it
+    would say all things nearly alike, and every test of a gradient would be of zeros."""
     torch.manual_seed(seed)
     shape = Qwen3Config(
-        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+        vocab_size=vocabulary, hidden_size=32, intermediate_size=64, num_hidden_layers=layers, num_attention_heads=2,
         num_key_value_heads=1, head_dim=16, max_position_embeddings=1024, tie_word_embeddings=True, pad_token_id=0,
     )  # fmt: skip
     made = Qwen3ForCausalLM(shape)
     with torch.no_grad():
         for parameter in made.parameters():
             if parameter.dim() == 2:
-                parameter.mul_(4.0)
-    made.train(False)
-    return made
+                parameter.mul_(scale)
+    return made.eval()
 
 
 def encode(text: str) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import torch
 from researcher_tools.verifiers import get_verifier
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from train_harness import network
 
 from researcher.errors import UserError
 from researcher.evals.split import split
@@ -361,18 +361,8 @@ def test_limo_keeps_what_is_solved_seldom_and_ranks_by_how_it_thinks() -> None:
     assert quality(traces[:3]) == pytest.approx([0.15, 0.15 + 0.7, 0.3])
 
 
-def tiny(seed: int, scale: float = 6.0) -> Any:
-    torch.manual_seed(seed)
-    shape = Qwen3Config(
-        vocab_size=48, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=16, max_position_embeddings=128, tie_word_embeddings=True, pad_token_id=0,
-    )  # fmt: skip
-    net = Qwen3ForCausalLM(shape)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            if parameter.dim() == 2:
-                parameter.mul_(scale)
-    return net.eval()
+def tiny(seed: int) -> Any:
+    return network(seed, vocabulary=48, scale=6.0)
 
 
 @pytest.mark.slow

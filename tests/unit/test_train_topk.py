@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from train_harness import network
 
 from researcher.errors import UserError
 from researcher.train.losses import Denominators, LossConfig, compute_loss
@@ -114,17 +114,7 @@ def test_value_and_gradient_are_those_of_trl(tail: Tail) -> None:
 
 
 def tiny(seed: int, scale: float = 6.0) -> Any:
-    torch.manual_seed(seed)
-    shape = Qwen3Config(
-        vocab_size=48, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=16, max_position_embeddings=128, tie_word_embeddings=True, pad_token_id=0,
-    )  # fmt: skip
-    net = Qwen3ForCausalLM(shape)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            if parameter.dim() == 2:
-                parameter.mul_(scale)
-    return net.eval()
+    return network(seed, vocabulary=48, scale=scale)
 
 
 def traces(count: int, seed: int = 0) -> list[Sample]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from train_harness import network
 
 from researcher.errors import UserError
 from researcher.train.advantages import AdvantageConfig
@@ -24,18 +24,8 @@ torch.set_num_threads(1)
 VOCABULARY = 48
 
 
-def model(seed: int = 0) -> Qwen3ForCausalLM:
-    torch.manual_seed(seed)
-    shape = Qwen3Config(
-        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=16, max_position_embeddings=512, tie_word_embeddings=True, pad_token_id=0,
-    )  # fmt: skip
-    made = Qwen3ForCausalLM(shape)
-    with torch.no_grad():  # else nearly uniform, and every test of a gradient would be of zeros
-        for parameter in made.parameters():
-            if parameter.dim() == 2:
-                parameter.mul_(6.0)
-    return made.eval()
+def model(seed: int = 0) -> Any:
+    return network(seed, vocabulary=VOCABULARY, layers=2, scale=6.0)
 
 
 def tree(seed: int, *, groups: int = 3, width: int = 4) -> list[Sample]:
