@@ -194,6 +194,7 @@ def _course(
         base=base,
         tasks=tasks.train,
         held_out=tasks.held_out,
+        texts=tasks.texts,
         given=data,
         teacher=teacher,
         seed=seed,

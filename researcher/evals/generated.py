@@ -11,7 +11,7 @@ from researcher.evals.problem import Problem
 from researcher.protocols import Verifier
 from researcher.train.embedded import data
 from researcher.train.embedded.tasks import countdown
-from researcher.train.embedded.tasks.example import Skill
+from researcher.train.embedded.tasks.example import Example, Skill
 
 NAMESPACE = "evals"
 """Begins every seed, so that no problem here is one that the recipes were tuned on."""
@@ -59,14 +59,18 @@ class Documents:
             names = ", ".join(f"documents:{name}" for name in DOCUMENTS)
             raise UserError(f"There is no suite documents:{kind}; there are: documents, {names}.")
         self.name = f"documents:{kind}" if kind else "documents"
-        self._kinds: tuple[Skill, ...] = tuple(name for name in DOCUMENTS if name == kind) or DOCUMENTS
+        self.kinds: tuple[Skill, ...] = tuple(name for name in DOCUMENTS if name == kind) or DOCUMENTS
 
     def problems(self, count: int) -> list[Problem]:
         """Questions that the search tool can find the answer to, or that no document answers."""
         return [self._problem(i) for i in range(count)]
 
     def _problem(self, i: int) -> Problem:
-        kind = self._kinds[i % len(self._kinds)]
+        kind = self.kinds[i % len(self.kinds)]
         made = data.make(random.Random(f"{NAMESPACE}/documents/{kind}/{i}"), kind, held_out=True)
-        question: str = made.messages[1]["content"]
-        return Problem(f"{kind}/{i}", question, "exact", gold=made.answer, texts=made.texts)
+        return document_problem(f"{kind}/{i}", made)
+
+
+def document_problem(name: str, made: Example) -> Problem:
+    """The example's question over its documents."""
+    return Problem(name, made.messages[1]["content"], "exact", gold=made.answer, texts=made.texts)

@@ -28,11 +28,16 @@ class Problem(NamedTuple):
     texts: Mapping[str, str] = {}
     """The documents the question is about, by file name."""
 
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """What a run may use."""
+        return ("search", "read") if self.texts else ()
+
     def task(self, *, blind: bool = False) -> Task:
         """What a run is given: no gold, nothing hidden, and a verifier only where it is a rule (unless `blind`)."""
         return Task(
             question=self.question,
-            tools=("search", "read") if self.texts else (),
+            tools=self.tools,
             verifier=self.grader if self.rule and not blind else None,
             data=dict(self.data),
         )

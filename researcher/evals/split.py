@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from itertools import count as naturals
 from typing import NamedTuple
 
 from researcher_tools.verifiers.countdown import solve_countdown
 
 from researcher.errors import UserError
-from researcher.evals.generated import Countdown
+from researcher.evals.generated import Countdown, Documents, document_problem
 from researcher.evals.problem import Problem, Suite
+from researcher.train.embedded import data
 from researcher.train.embedded.tasks import countdown
 from researcher.types import Task
 
@@ -23,21 +25,26 @@ class Split(NamedTuple):
 
     train: list[Task]
     held_out: list[Task]
+    texts: Mapping[str, Mapping[str, str]] = {}
+    """Of a question, the documents that it is about, by file name."""
 
 
 def split(suite: Suite, train: int, held_out: int) -> Split:
     """The first `held_out` problems are for evaluation, others for training.
 
-    Countdown's training problems are drawn from those that no evaluation draws. Where a suite has an end, training
-    takes what comes after the held-out ones. Raises UserError where there are too few, or none can be rewarded here.
+    Generated training problems are drawn from numbers and names that no evaluation draws. Where a suite has an end,
+    training takes what comes after the held-out ones. Raises UserError where there are too few, or none can be rewarded
+    here.
     """
     if suite.verifiers:
         raise UserError(f"The suite {suite.name} is judged by a program of its own, which training does not run yet.")
     kept = suite.problems(held_out)
-    if any(problem.texts for problem in kept):
-        raise UserError(f"The suite {suite.name} has documents of its own for each problem; training has none yet.")
     if isinstance(suite, Countdown):
         return Split(countdown_tasks(suite, train), [task_of(problem) for problem in kept])
+    if isinstance(suite, Documents):
+        made = document_problems(suite, train)
+        texts = {problem.question: problem.texts for problem in [*made, *kept]}
+        return Split([task_of(problem) for problem in made], [task_of(problem) for problem in kept], texts)
     if suite.size is not None and suite.size <= held_out:
         raise UserError(
             f"The suite {suite.name} has {suite.size} problems, of which {held_out} are held out: none is left to "
@@ -52,10 +59,24 @@ def task_of(problem: Problem) -> Task:
     """The problem with its gold and its verifier: the run's prompts show neither."""
     return Task(
         question=problem.question,
+        tools=problem.tools,
         verifier=problem.grader,
         gold=problem.gold,
         data={**problem.data, **problem.hidden},
     )
+
+
+def document_problems(suite: Documents, count: int) -> list[Problem]:
+    """Questions over worlds whose names no evaluation draws, no two alike."""
+    found: dict[str, Problem] = {}
+    for i in naturals():
+        if len(found) >= count:
+            break
+        kind = suite.kinds[i % len(suite.kinds)]
+        made = data.make(random.Random(f"{NAMESPACE}/documents/{kind}/{i}"), kind, held_out=False)
+        problem = document_problem(f"{kind}/{i}", made)
+        found.setdefault(problem.question, problem)
+    return list(found.values())
 
 
 def countdown_tasks(suite: Countdown, count: int) -> list[Task]:

@@ -19,7 +19,7 @@ import stat
 import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ import anyio
 from researcher.errors import UserError
 from researcher.models.endpoint import Endpoint
 from researcher.models.limiter import AdaptiveLimiter
+from researcher.models.pool import Pool
 
 SHIPPED = Path(__file__).parent / "weights" / "reasoner.gguf"
 SMALL = 64 * 2**20  # bytes of a file up to which a model is small: one thread, many slots
@@ -49,19 +50,24 @@ class ServerPlan(NamedTuple):
 
 @asynccontextmanager
 async def open_embedded(
-    path: Path | None = None, *, slots: int | None = None, context: int = CONTEXT, threads: int | None = None
+    path: Path | None = None,
+    *,
+    slots: int | None = None,
+    context: int = CONTEXT,
+    threads: int | None = None,
+    copy: int = 0,
 ) -> AsyncIterator[Endpoint]:
     """An Endpoint on the model in `path`, or on the one this package ships. Raises UserError.
 
     `slots` are the calls that run at once, each with room for `context` tokens; more wait in the endpoint's limiter.
-    The first user of a file decides both. llama.cpp notices that a caller has gone only while it streams to it: a
-    call that may be cut off should stream.
+    The first user of a file decides both. Another `copy` of a file has a server of its own. llama.cpp notices that a
+    caller has gone only while it streams to it: a call that may be cut off should stream.
     """
     file = _checked(SHIPPED if path is None else path)
     plan = _plan(file, slots, context, threads)
     taken: list[_Server] = []  # filled in the thread, so that a cancellation in between loses nothing
     try:
-        await anyio.to_thread.run_sync(lambda: taken.append(_SHELF.take(file, plan)))
+        await anyio.to_thread.run_sync(lambda: taken.append(_SHELF.take(file, plan, copy)))
         server = taken[0]
         limiter = AdaptiveLimiter(server.plan.slots, maximum=server.plan.slots)
         endpoint = Endpoint(server.base_url, server.name, api_key=server.key, limiter=limiter)
@@ -74,6 +80,15 @@ async def open_embedded(
         if taken:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(_SHELF.give_back, taken[0])
+
+
+@asynccontextmanager
+async def open_on_all_cores(path: Path) -> AsyncIterator[Endpoint | Pool]:
+    """The model of a file, computed on all cores: of a small one, which computes on one, a copy for each of them."""
+    count = physical_cores() if _plan(_checked(path), None, CONTEXT, None).threads == 1 else 1
+    async with AsyncExitStack() as stack:
+        copies = [await stack.enter_async_context(open_embedded(path, copy=number)) for number in range(count)]
+        yield Pool(copies) if count > 1 else copies[0]
 
 
 def physical_cores() -> int:
@@ -118,6 +133,7 @@ class _Server:
     """A running llama.cpp server and how many use it."""
 
     file: Path
+    copy: int
     plan: ServerPlan
     key: str
     native: Any
@@ -165,19 +181,19 @@ def _hang_up(port: int | None) -> None:
 
 
 class _Shelf:
-    """The servers of this process, one for each file. Invariant of the lock: a server on the shelf has users."""
+    """The servers of this process, one for each copy of a file. Invariant of the lock: one on the shelf has users."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._servers: dict[Path, _Server] = {}
+        self._servers: dict[tuple[Path, int], _Server] = {}
         self._watching_exit = False
 
-    def take(self, file: Path, plan: ServerPlan) -> _Server:
-        """The file's server, started if need be, with one more user. Blocks while it loads."""
+    def take(self, file: Path, plan: ServerPlan, copy: int) -> _Server:
+        """The copy's server, started if need be, with one more user. Blocks while it loads."""
         with self._lock:
-            server = self._servers.get(file)
+            server = self._servers.get((file, copy))
             if server is None:
-                server = self._servers[file] = _start(file, plan)
+                server = self._servers[file, copy] = _start(file, plan, copy)
                 if not self._watching_exit:
                     atexit.register(self._at_exit)
                     self._watching_exit = True
@@ -189,7 +205,7 @@ class _Shelf:
         with self._lock:
             server.users -= 1
             if server.users == 0:
-                del self._servers[server.file]
+                del self._servers[server.file, server.copy]
                 server.stop()
 
     def _at_exit(self) -> None:
@@ -202,7 +218,7 @@ class _Shelf:
 _SHELF = _Shelf()
 
 
-def _start(file: Path, plan: ServerPlan) -> _Server:
+def _start(file: Path, plan: ServerPlan, copy: int) -> _Server:
     try:
         xllamacpp: Any = importlib.import_module("xllamacpp")
     except ModuleNotFoundError:
@@ -223,7 +239,7 @@ def _start(file: Path, plan: ServerPlan) -> _Server:
             f"llama.cpp could not load {file}; the file is damaged, or of an architecture that xllamacpp "
             f"{xllamacpp.__version__} does not know, or too large for this machine's memory"
         ) from None
-    return _Server(file, plan, key, native)
+    return _Server(file, copy, plan, key, native)
 
 
 def _params(xllamacpp: Any, file: Path, plan: ServerPlan, key: str) -> Any:

@@ -15,7 +15,7 @@ import fcntl
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,15 @@ GIVEN = "given"
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """A recipe with all that it works on. `said`: what else must be the same when a folder is gone on with."""
+    """A recipe with all that it works on. `texts`: of a question, the documents it is about. `said`: what else must be
+    the same when a folder is gone on with."""
 
     recipe: Recipe
     folder: Path
     base: Path
     tasks: Sequence[Task]
     held_out: Sequence[Task] = ()
+    texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     given: Path | None = None
     teacher: Path | None = None
     seed: int = 0
@@ -63,6 +65,7 @@ class Course:
                     base=self.base,
                     tasks=self.tasks,
                     held_out=self.held_out,
+                    texts=self.texts,
                     data={source: data[source] for source in stage.sources if source in data},
                     teacher=self.teacher if stage.needs_teacher else None,
                     seed=self.seed + 7919 * round_,

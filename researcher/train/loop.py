@@ -64,7 +64,8 @@ class Iteration:
 
 class Loop:
     """Runs a stage in `folder`, from its last checkpoint if there is one. `settings`: what rollouts record besides, the
-    fingerprint of the `tokenizer`. Raises UserError for settings that do not go together."""
+    fingerprint of the `tokenizer`. `texts`: of a question, the documents it is about. Raises UserError for settings
+    that do not go together."""
 
     def __init__(
         self,
@@ -78,8 +79,11 @@ class Loop:
         folder: Path,
         update: Update | None = None,
         settings: Mapping[str, Any] | None = None,
+        texts: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         config.refuse()
+        if config.partial is not None and any(task.tools for task in tasks):
+            raise UserError("Partial rollouts are single turns, and these tasks want tools: leave out partial.")
         if update is not None and config.bound:
             raise UserError("This stage learns by a rule of its own, which has no correction for older weights: leave "
                             "out partial, and set staleness to 0.")  # fmt: skip
@@ -91,12 +95,12 @@ class Loop:
         self.ahead: Gathered | None = None
         """The samples of the next iteration, where they were made while the last one learned."""
         self.journal = Journal(folder / "metrics.jsonl", open_board(folder) if config.tensorboard else None)
-        recorded = settings or {}
-        rollouts = Rollouts(model, folder / "rollouts", *config.rollout, settings=recorded)
+        known: dict[str, Any] = {"settings": settings or {}, "texts": texts or {}}
+        rollouts = Rollouts(model, folder / "rollouts", *config.rollout, **known)
         # An update of one's own may learn from a group whose rewards are all equal.
         self.gatherer = Gatherer(config, rollouts, tasks, by_group=update is None)
         alone = {**config.asked, "temperature": 0.0}
-        self.greedy = Rollouts(model, folder / "evaluation", CHAIN, alone, settings=recorded)
+        self.greedy = Rollouts(model, folder / "evaluation", CHAIN, alone, **known)
 
     async def run(self, tell: Callable[[Iteration], None]) -> Iteration | None:
         """The last iteration; each is told as it ends. None where all were done before.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import anyio
+from researcher_tools import Documents
 
 from researcher.engine.orchestrator import Orchestrator
 from researcher.engine.run import Run
@@ -60,6 +61,8 @@ class Rollouts:
     """Tasks under way at the same time."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What the first event of each run records besides, such as the fingerprint of the model's `tokenizer`."""
+    texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Of a question, the documents that its runs can search, by file name."""
 
     async def gather(self, tasks: Sequence[Task], seed: int) -> list[Group]:
         """A group for each task, in their order. Raises what broke a run; a thread that failed is only no sample."""
@@ -67,7 +70,7 @@ class Rollouts:
         async def one(orchestrator: Orchestrator, index: int) -> Group:
             return self._group(await self._start(orchestrator, tasks[index], self.params, seed + index), tasks[index])
 
-        return await self._all(one, len(tasks))
+        return await self._all(one, tasks)
 
     async def advance(
         self, under_way: Sequence[tuple[Flight, Task]], fresh: Sequence[tuple[int, Task]], seed: int
@@ -96,22 +99,30 @@ class Rollouts:
             done = group._replace(samples=tuple([ended(sample) for sample in group.samples]))
             return Landed(number, done, pieces + 1, strategy.repeating(run.graph))
 
-        return await self._all(one, len(under_way) + len(fresh))
+        return await self._all(one, [task for _, task in (*under_way, *fresh)])
 
-    async def _all(self, one: Callable[[Orchestrator, int], Awaitable[Found]], count: int) -> list[Found]:
-        """What `one` finds for each number, so many at once."""
+    async def _all(self, one: Callable[[Orchestrator, int], Awaitable[Found]], tasks: Sequence[Task]) -> list[Found]:
+        """What `one` finds for the number of each task, so many at once."""
         found: dict[int, Found] = {}
         places = anyio.CapacityLimiter(self.at_once)
-        async with Orchestrator(self.model, home=self.home, store=_store, **self.options) as orchestrator:
+        async with self._orchestrator({}) as shared:
 
             async def placed(index: int) -> None:
                 async with places:
-                    found[index] = await one(orchestrator, index)
+                    if texts := self.texts.get(tasks[index].question):
+                        async with self._orchestrator(texts) as own:
+                            found[index] = await one(own, index)
+                    else:
+                        found[index] = await one(shared, index)
 
             async with anyio.create_task_group() as started:
-                for index in range(count):
+                for index in range(len(tasks)):
                     started.start_soon(placed, index)
         return [found[index] for index in sorted(found)]
+
+    def _orchestrator(self, texts: Mapping[str, str]) -> Orchestrator:
+        documents = {"documents": Documents.from_texts(texts)} if texts else {}
+        return Orchestrator(self.model, home=self.home, store=_store, **{**self.options, **documents})
 
     async def _start(self, orchestrator: Orchestrator, task: Task, params: Mapping[str, Any], seed: int) -> Run:
         run = await orchestrator.start(task, strategy=self.strategy, params=params, seed=seed, settings=self.settings)

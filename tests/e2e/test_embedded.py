@@ -13,8 +13,9 @@ import pytest
 
 from researcher.errors import ConnectFault, RequestRejected
 from researcher.models import embedded as embedded_module
-from researcher.models.embedded import open_embedded
+from researcher.models.embedded import open_embedded, open_on_all_cores
 from researcher.models.endpoint import Endpoint
+from researcher.models.pool import Pool
 from researcher.types import Message, ModelRequest, Sampling
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.anyio]
@@ -37,11 +38,22 @@ async def test_it_starts_in_a_second_and_stops_with_its_last_user(copy: Path) ->
             await two.complete(ModelRequest(messages=ASK))
         await one.complete(ModelRequest(messages=ASK))
         url, key = one._exchange.base_url, one._exchange.key
-    assert not [file for file in embedded_module._SHELF._servers if file == copy]
+    assert not [file for file in embedded_module._SHELF._servers if file[0] == copy]
     late = Endpoint(url, "copy", api_key=key)
     with pytest.raises(ConnectFault):
         await late.probe()
     await late.aclose()
+
+
+async def test_a_small_model_has_a_copy_on_each_core(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded_module, "physical_cores", lambda: 2)
+    async with open_on_all_cores(copy) as pool, open_embedded(copy) as first:
+        assert isinstance(pool, Pool)
+        assert len(set(pool.uri.split(","))) == 2
+        assert first.uri in pool.uri, "the first copy is the file's own server"
+        asked = ModelRequest(messages=ASK, sampling=Sampling(temperature=0.0))
+        assert (await pool.complete(asked)).message == (await first.complete(asked)).message
+    assert not [file for file in embedded_module._SHELF._servers if file[0] == copy]
 
 
 @pytest.mark.parametrize("key", [None, "guessed"])
@@ -56,7 +68,7 @@ async def test_nobody_else_can_talk_to_it(embedded: Endpoint, key: str | None) -
 ABANDON = """
 import asyncio, sys, anyio, msgspec
 from pathlib import Path
-from researcher.models.embedded import open_embedded
+from researcher.models.embedded import open_embedded, open_on_all_cores
 from researcher.types import Message, ModelRequest, Sampling
 
 async def ask(endpoint):

@@ -135,7 +135,7 @@ def training(
     net = network()
     trainer = Trainer(LanguagePolicy(net, tokens=512), config.trainer)
     model = VersionedModel(NetModel(copy.deepcopy(net), calls), "v0")
-    return Loop(config, trainer, model, Copies(calls), tasks=TASKS, folder=folder, **more)
+    return Loop(config, trainer, model, Copies(calls), **{"tasks": TASKS, "folder": folder, **more})
 
 
 def ignore(iteration: Iteration) -> None:

@@ -6,14 +6,13 @@ import json
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import anyio
 import pytest
+from cli_harness import Cli, calling
 
-from researcher.cli.main import main
 from researcher.errors import ModelError
 from researcher.events import (
     AnswerProposed,
@@ -56,27 +55,12 @@ RIGHT = "57: 57-55=2 55+57=112 | 10+5=15 no\n10: 55-10=45 55+10=65 | 57+5=62 yes
 WRONG = "Let me try 7.\nThat doesn't work.\nSo 9."
 
 
-class Said(NamedTuple):
-    """What a command gave: its exit code, stdout and stderr."""
-
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Said]
-
-
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RESEARCHER_HOME", str(tmp_path / "home"))
 
-    def call(*arguments: str | Path) -> Said:
-        code = main(["analyse", *map(str, arguments)])
-        return Said(code, *capsys.readouterr())
-
-    return call
+    return calling(capsys, "analyse")
 
 
 def reply(version: str, request: ModelRequest) -> Completion:

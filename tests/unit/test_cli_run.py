@@ -2,13 +2,12 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from cli_harness import Cli, calling
 
-from researcher.cli.main import main
 from researcher.testing.model_replies import Raw, Reply
 from researcher.testing.model_server import ModelServer, Received
 from researcher.types import ToolCall
@@ -16,17 +15,6 @@ from researcher.types import ToolCall
 DOCUMENTS = {"velar.md": "The Velar tower is 40 m high.\n", "toral.md": "Oru Sel built the Toral bridge.\n"}
 PARTS = "1. How high is the Velar tower?\n2. Who built the Toral bridge?"
 QUESTION = "How high is the Velar tower, and who built the Toral bridge?"
-
-
-class Said(NamedTuple):
-    """What a command gave: its exit code, stdout and stderr."""
-
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Said]
 
 
 def reply(request: Received) -> Reply:
@@ -54,11 +42,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     for name, text in DOCUMENTS.items():
         (tmp_path / "docs" / name).write_text(text)
 
-    def call(*arguments: str) -> Said:
-        code = main(arguments)
-        return Said(code, *capsys.readouterr())
-
-    return call
+    return calling(capsys)
 
 
 @pytest.fixture

@@ -5,19 +5,18 @@ import os
 import pty
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
-from typing import NamedTuple
 
 import anyio
 import pytest
+from cli_harness import Cli, calling
 from rich.console import Console
 
 from researcher.cli.approve import Questions, described, policies
 from researcher.cli.equipment import Equipment, again, model_again, warn
 from researcher.cli.live import Screen
-from researcher.cli.main import main
 from researcher.cli.output import Output
 from researcher.config import Settings
 from researcher.engine.approval import Approvals
@@ -33,28 +32,13 @@ KEY = "sk-secret-0123456789"
 ASKING = Asking("vote/0", "fetch", '{"url": "https://a.example/\\u001b[2J"}', ("documents", "web evil.example"))
 
 
-class Said(NamedTuple):
-    """What a command gave: its exit code, stdout and stderr."""
-
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Said]
-
-
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RESEARCHER_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no-docker.sock")
 
-    def call(*arguments: str) -> Said:
-        code = main(arguments)
-        return Said(code, *capsys.readouterr())
-
-    return call
+    return calling(capsys)
 
 
 def reply(request: Received) -> Reply:

@@ -2,28 +2,17 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from cli_harness import Cli, calling
 from researcher_tools.verifiers.countdown import solve_countdown
 
-from researcher.cli.main import main
 from researcher.evals.record import read_results
 from researcher.testing.model_replies import Reply
 from researcher.testing.model_server import ModelServer, Received
 
-
-class Said(NamedTuple):
-    """What a command gave: its exit code, stdout and stderr."""
-
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Said]
 ASKED = ("--suite", "countdown:3", "--strategy", "chain_of_thought,vote", "--budget", "4000", "--param", "vote.n=3")
 
 
@@ -43,11 +32,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RESEARCHER_HOME", str(tmp_path / "home"))
 
-    def call(*arguments: str) -> Said:
-        code = main(["eval", *arguments])
-        return Said(code, *capsys.readouterr())
-
-    return call
+    return calling(capsys, "eval")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from researcher.train.partial import newest
 from researcher.train.sample import Sample, Term, VersionSpan
 from researcher.train.staleness import fresh, update_newest
 from researcher.train.trainer import Metrics
-from researcher.types import ModelRequest, Outcome
+from researcher.types import ModelRequest, Outcome, Task
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 torch.set_num_threads(1)
@@ -240,6 +240,11 @@ async def test_without_staleness_each_step_learns_from_its_own_weights(tmp_path:
 def test_what_does_not_go_together_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         training(tmp_path, 1, changes)
+
+
+def test_a_partial_rollout_has_no_tools(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="single turns, and these tasks want tools"):
+        training(tmp_path, 1, PARTIAL, tasks=[Task(question="2 + 2?", tools=("search",))])
 
 
 def test_a_rule_of_ones_own_has_no_correction(tmp_path: Path) -> None:

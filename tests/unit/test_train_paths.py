@@ -28,6 +28,7 @@ from researcher.events import (
 )
 from researcher.graph import ThoughtGraph
 from researcher.graph.nodes import claim_id
+from researcher.store import RunReader, run_path
 from researcher.testing.events import logs
 from researcher.testing.scripted_model import ScriptedModel
 from researcher.train.batch import Batch
@@ -416,3 +417,23 @@ async def test_what_the_engine_records_comes_back(tmp_path: Path) -> None:
     assert sample.versions == (VersionSpan("v1", 2, 3), VersionSpan("v2", 3, 5))
     assert (sample.tokenizer, sample.strategy, sample.verdict) == ("abc", "chain_of_thought", RIGHT)
     assert sample.credit == Credit(voted=True, used=True)
+
+
+@pytest.mark.slow
+@pytest.mark.anyio
+async def test_each_question_is_asked_over_its_own_documents(tmp_path: Path) -> None:
+    call = ToolCall(id="1", name="search", arguments='{"query": "height"}')
+    replies = [
+        Completion(message=Message(role="assistant", tool_calls=(call,)), finish=FinishReason.TOOL_CALLS, model="m"),
+        Completion(
+            message=Message(role="assistant", content="<answer>1</answer>"), finish=FinishReason.STOP, model="m"
+        ),
+    ]
+    asked = [Task(question=f"How high is {name}?", tools=("search", "read")) for name in ("Arak", "Bedo")]
+    facts = {asked[0].question: "The height of Arak is 1 m.", asked[1].question: "The height of Bedo is 2 m."}
+    texts = {question: {"a.txt": fact} for question, fact in facts.items()}
+    rollouts = Rollouts(ScriptedModel([*replies, *replies]), tmp_path, "chain_of_thought", texts=texts, at_once=1)
+    for task, group in zip(asked, await rollouts.gather(asked, seed=0), strict=True):
+        with RunReader(run_path(tmp_path, group.run)) as reader:
+            (found,) = [event.body.content for event in reader.read() if isinstance(event.body, ToolReturned)]
+        assert {question for question, fact in facts.items() if fact in found} == {task.question}

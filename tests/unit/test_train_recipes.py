@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from researcher.testing.scripted_model import ScriptedModel
 from researcher.train.consensus import consensus_metrics, label_of
 from researcher.train.curation import draw_diverse, quality
 from researcher.train.embedded.convert import Packed
+from researcher.train.embedded.tasks import names
 from researcher.train.files import checksum, read_samples, write_samples
 from researcher.train.journal import Journal
 from researcher.train.journey import Step, linearise
@@ -125,6 +127,23 @@ def test_training_problems_are_none_of_the_evaluation() -> None:
     evaluated = {key(problem.data) for problem in suite.problems(2000)}
     assert len(tasks.train) == 300
     assert not evaluated & {key(task.data) for task in tasks.train}
+
+
+INVENTED = re.compile(rf"\b(?=[A-Z])(?i:(?:[{names.CONSONANTS}][{names.VOWELS}]){{2,3}}[{names.FINALS}]?)\b")
+
+
+def test_training_questions_over_documents_have_names_that_no_evaluation_has() -> None:
+    suite = open_suite("documents:comparison")
+    tasks = split(suite, 12, 4)
+    assert [task.question for task in tasks.held_out] == [p.question for p in suite.problems(4)]
+    assert len({task.question for task in tasks.train}) == 12
+    assert set(tasks.texts) == {task.question for task in (*tasks.train, *tasks.held_out)}
+    assert all(task.tools == ("search", "read") and task.gold and task.verifier == "exact" for task in tasks.train)
+    assert split(suite, 6, 4).train == tasks.train[:6]
+    for side, held_out in ((tasks.train, False), (tasks.held_out, True)):
+        words = {word for task in side for word in INVENTED.findall(task.question)} - {"River"}
+        assert len(words) >= 2 * len(side)
+        assert {names.is_held_out(word) for word in words} == {held_out}
 
 
 def test_of_a_file_what_comes_after_the_held_out_problems_is_trained_on(tmp_path: Path) -> None:

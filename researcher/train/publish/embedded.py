@@ -10,7 +10,7 @@ import anyio.to_thread
 import numpy as np
 from torch import nn
 
-from researcher.models.embedded import open_embedded
+from researcher.models.embedded import open_on_all_cores
 from researcher.protocols import Model
 from researcher.train.embedded.convert import Array, Packed, to_bits, write_gguf
 from researcher.train.publish.versioned import VersionedModel
@@ -35,7 +35,7 @@ class EmbeddedPublisher:
         await anyio.to_thread.run_sync(self.write, bits, path)
 
         async def opened(stack: AsyncExitStack) -> Model:
-            return await stack.enter_async_context(open_embedded(path))
+            return await stack.enter_async_context(open_on_all_cores(path))
 
         moved = await target.switch(opened, version)
         self._bits = bits

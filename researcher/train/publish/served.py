@@ -13,7 +13,7 @@ import anyio
 from torch import nn
 
 from researcher.errors import UserError
-from researcher.models.embedded import open_embedded
+from researcher.models.embedded import open_on_all_cores
 from researcher.models.endpoint import Endpoint
 from researcher.models.llamacpp import writes_qwen
 from researcher.models.uri import KEY, parse_model_uri
@@ -54,7 +54,7 @@ async def open_sampler(path: Path, say: Say = lambda text: None) -> AsyncIterato
         async with open_vllm(str(path), args=SAMPLING, say=say) as endpoint:
             yield endpoint
     else:
-        async with open_embedded(path) as engine:
+        async with open_on_all_cores(path) as engine:
             yield engine
 
 
@@ -76,7 +76,7 @@ async def open_served(
     async with AsyncExitStack() as stack:
         if isinstance(weights, Packed):
             inner = AsyncExitStack()
-            engine = await inner.enter_async_context(open_embedded(path))
+            engine = await inner.enter_async_context(open_on_all_cores(path))
             model = VersionedModel(engine, FIRST, stack=inner)
             stack.push_async_callback(model.aclose)
             yield Served(model, EmbeddedPublisher(weights, folder))

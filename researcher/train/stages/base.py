@@ -31,7 +31,8 @@ class Bench:
     off, and it goes on from it.
 
     `model`: the weights it begins with. `base`: those that the recipe began with. `data`: the files of samples that the
-    stages it names have left, by their names, and the one that was given on the command line. `round`: from 0.
+    stages it names have left, by their names, and the one that was given on the command line. `round`: from 0. `texts`:
+    of a question, the documents that it is about.
     """
 
     folder: Path
@@ -39,6 +40,7 @@ class Bench:
     base: Path
     tasks: Sequence[Task]
     held_out: Sequence[Task]
+    texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     data: Mapping[str, Path] = field(default_factory=dict)
     teacher: Path | None = None
     seed: int = 0

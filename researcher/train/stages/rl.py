@@ -72,6 +72,7 @@ class ReinforcementStage(Stage, LoopConfig):
                 folder=bench.folder,
                 update=self._update(bench, trainer, weights),
                 settings={"tokenizer": fingerprint_of(weights.tokenizer.get_vocab(), weights.chat_template)},
+                texts=bench.texts,
             )
             last = await loop.run(tell)
         if last is not None and last.reason:

@@ -53,7 +53,8 @@ class SamplingStage(Stage):
         async with open_sampler(model, lambda text: bench.say({"server": text})) as endpoint:
             own = model == bench.model  # a teacher's file need not be one that can be trained
             settings = {"tokenizer": await anyio.to_thread.run_sync(tokenizer_of, model)} if own else {}
-            rollouts = Rollouts(endpoint, bench.folder / "rollouts", self.strategy, self._params(), settings=settings)
+            known: dict[str, Any] = {"settings": settings, "texts": bench.texts}
+            rollouts = Rollouts(endpoint, bench.folder / "rollouts", self.strategy, self._params(), **known)
             for start in range(0, len(tasks), self.chunk):
                 path = bench.folder / "chunks" / f"{start:06d}.jsonl"
                 if not path.exists():
