@@ -46,20 +46,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = app(args=given, prog_name="researcher", standalone_mode=False)
         sys.stdout.flush()
         return int(code or 0)
-    except (typer.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt, BaseExceptionGroup) as error:
+        if isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt) is None:
+            return _told(error, debug)
         print("interrupted", file=sys.stderr)
         return int(Exit.INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output went away (`researcher ls | head`): nothing to say, and nobody to say it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(Exit.ERROR)
-    except Exception as error:  # the process's boundary: a person reads a sentence, never a traceback
-        scrub = Scrubber.from_environment(os.environ)  # an address or a server's words may hold a key
-        if debug:
-            print(scrub(traceback.format_exc()), file=sys.stderr, end="")
-        sentence, code = explain(error)
-        print(f"researcher: {scrub(sentence)}", file=sys.stderr)
-        return int(code)
+    except Exception as error:
+        return _told(error, debug)
+
+
+def _told(error: BaseException, debug: bool) -> int:
+    """The process's boundary: a person reads a sentence, never a traceback."""
+    scrub = Scrubber.from_environment(os.environ)  # an address or a server's words may hold a key
+    if debug:
+        print(scrub("".join(traceback.format_exception(error))), file=sys.stderr, end="")
+    sentence, code = explain(error)
+    print(f"researcher: {scrub(sentence)}", file=sys.stderr)
+    return int(code)
 
 
 def explain(error: BaseException) -> tuple[str, Exit]:

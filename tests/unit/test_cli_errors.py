@@ -207,3 +207,19 @@ def test_a_defect_is_a_sentence_too_and_debug_shows_where(
     monkeypatch.setenv("RESEARCHER_DEBUG", "1")
     main(["ls"])
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_interrupt_inside_a_group_of_tasks_is_an_interrupt(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inner: list[BaseException] = []
+
+    def broken(*_: object) -> list[object]:
+        raise BaseExceptionGroup("tasks", [BaseExceptionGroup("more tasks", list(inner))])
+
+    monkeypatch.setattr("researcher.cli.ls.list_runs", broken)
+    inner.append(KeyboardInterrupt())
+    assert main(["ls"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    inner[:] = [GeneratorExit("of ours")]
+    assert "a defect of researcher: GeneratorExit: of ours" in shell.fails("ls", code=1)
