@@ -13,6 +13,8 @@ ACCURACY = "reward/accuracy"
 """The metric that says what share of the samples was right."""
 NEAR_THE_TOP = 0.95
 """A mean reward with no room left to rise."""
+FALLEN = 0.5
+"""Share of the entropy of the beginning below which entropy has fallen."""
 
 
 class DiagnosisConfig(BaseModel):
@@ -45,6 +47,7 @@ class Diagnosis:
         self._config = config
         self._last: deque[Mapping[str, float]] = deque(maxlen=config.window)
         self._rewards: list[float] = []
+        self._entropies: list[float] = []
         self._said: set[str] = set()
 
     def see(self, metrics: Mapping[str, float]) -> list[Finding]:
@@ -52,6 +55,8 @@ class Diagnosis:
         self._last.append(metrics)
         if (reward := metrics.get(ACCURACY, metrics.get("reward"))) is not None:
             self._rewards.append(reward)
+        if "entropy" in metrics:
+            self._entropies.append(metrics["entropy"])
         if len(self._last) < self._config.window:
             return []
         found = {name: text for name, text in self._look().items() if text}
@@ -86,12 +91,7 @@ class Diagnosis:
                 else ""
             ),
             "no progress": self._stuck(),
-            "entropy": (
-                f"entropy collapse: {self._mean('entropy'):.3f} nats a token; samples of a task are all alike; raise "
-                "the upper clip, add an entropy bonus, or go back to an earlier checkpoint"
-                if self._has("entropy") and self._mean("entropy") < config.entropy
-                else ""
-            ),
+            "entropy": self._collapsed(),
             "mismatch": (
                 f"stale or other sampler: its logprobs differ from the trainer's by {self._mean('mismatch'):.2f} nats "
                 "a token; check that the weights were published, and the temperature that was sampled with"
@@ -107,6 +107,16 @@ class Diagnosis:
                 else ""
             ),
         }
+
+    def _collapsed(self) -> str:
+        """Whether entropy has fallen to nearly nothing; a model that was certain from the beginning has lost none."""
+        now, first = self._mean("entropy"), statistics.fmean(self._entropies[: self._config.window] or [0.0])
+        if not self._has("entropy") or now >= min(self._config.entropy, FALLEN * first):
+            return ""
+        return (
+            f"entropy collapse: {now:.3f} nats a token, after {first:.3f} at the beginning; samples of a task are all "
+            "alike; raise the upper clip, add an entropy bonus, or go back to an earlier checkpoint"
+        )
 
     def _stale(self) -> str:
         """Whether weights sampled that are older than they may be, by the versions that samples carry."""

@@ -59,6 +59,13 @@ def test_a_climb_that_flattens_out_was_progress() -> None:
 
 def test_a_sentence_is_said_once_until_it_has_gone_away() -> None:
     diagnosis = Diagnosis(DiagnosisConfig(window=5))
-    entropies = [0.01] * 10 + [0.5] * 5 + [0.01] * 10
+    entropies = [0.5] * 5 + [0.01] * 10 + [0.5] * 5 + [0.01] * 10
     findings = [each for entropy in entropies for each in diagnosis.see({"informative": 0.5, "entropy": entropy})]
     assert [each.partition(":")[0] for each in findings] == ["entropy collapse", "entropy collapse"]
+
+
+def test_entropy_that_was_low_from_the_beginning_has_not_collapsed() -> None:
+    for entropies, found in (([0.012] * 30, []), ([0.018] * 10 + [0.004] * 20, ["entropy collapse"])):
+        diagnosis = Diagnosis(DiagnosisConfig())
+        findings = [each for entropy in entropies for each in diagnosis.see({"informative": 0.5, "entropy": entropy})]
+        assert [each.partition(":")[0] for each in findings] == found
