@@ -49,17 +49,19 @@ class Countdown:
 
 
 class Documents:
-    """Questions over generated worlds, each in its own folder of documents; of all kinds in turn, or of one."""
+    """Questions over generated worlds, each in its own folder of documents; of all kinds in turn, or of those that are
+    named, with + between them."""
 
     size = None
     verifiers: Mapping[str, Verifier] = {}
 
     def __init__(self, kind: str = "") -> None:
-        if kind and kind not in DOCUMENTS:
+        known = {str(name): name for name in DOCUMENTS}
+        if unknown := [name for name in kind.split("+") if kind and name not in known]:
             names = ", ".join(f"documents:{name}" for name in DOCUMENTS)
-            raise UserError(f"There is no suite documents:{kind}; there are: documents, {names}.")
+            raise UserError(f"There is no suite documents:{unknown[0]}; there are: documents, {names}.")
         self.name = f"documents:{kind}" if kind else "documents"
-        self.kinds: tuple[Skill, ...] = tuple(name for name in DOCUMENTS if name == kind) or DOCUMENTS
+        self.kinds: tuple[Skill, ...] = tuple([known[name] for name in kind.split("+")]) if kind else DOCUMENTS
 
     def problems(self, count: int) -> list[Problem]:
         """Questions that the search tool can find the answer to, or that no document answers."""

@@ -17,6 +17,7 @@ from researcher.strategies.base import conclude, conclude_runs, failure, wants_s
 from researcher.strategies.chain_of_thought import ChainOfThought, Sampler
 from researcher.strategies.deepconf import ETA, TOP, OnlineBallots, keep_best, trace_confidence
 from researcher.strategies.load import load_strategy, strategy_class
+from researcher.strategies.prompts import parse_quotes
 from researcher.strategies.runs import Runs
 from researcher.strategies.vote_rules import Decision, VoteRules
 from researcher.strategies.votes import Polls, ThreadBallots
@@ -132,6 +133,8 @@ class Vote(VoteRules):
                 return thread.score
             case "confidence":
                 return trace_confidence(thread.confidence, self.measure or "tail", self.window)
+            case "evidence":
+                return evidence(thread)
 
     def _silent(self, ballots: ThreadBallots, votes: int) -> str:
         """How many answers did not vote, in words."""
@@ -143,6 +146,8 @@ class Vote(VoteRules):
     def _lack(self) -> str:
         if self.weights == "score":
             return f"without a score from {self.scorer}"
+        if self.weights == "evidence":
+            return "without a quote"
         return "without a confidence or below the floor of it"
 
     def _unweighted(self, ballots: ThreadBallots, threads: Sequence[ThreadInfo]) -> str:
@@ -169,3 +174,9 @@ class Vote(VoteRules):
     def _no_run(self, runs: Runs) -> str:
         reasons = dict.fromkeys(plan.failure for plan in runs.ended.values() if plan.failure)
         return "; ".join([f"none of {len(runs.ended)} runs of {self.over} gave an answer", *list(reasons)[:3]])
+
+
+def evidence(thread: ThreadInfo) -> float | None:
+    """The share of the quotes in a thread's last message that stand in what it read; None where it quotes nothing."""
+    quotes = {quote.text for quote in parse_quotes(thread.final)}
+    return min(1.0, len(thread.claims) / len(quotes)) if quotes else None

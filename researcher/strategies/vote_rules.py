@@ -14,11 +14,12 @@ from researcher.strategies.votes import Ballots, Tally, beta_confidence
 T = TypeVar("T")
 
 Stop = Literal["full", "lossless", "beta", "consensus"]
-Weights = Literal["none", "score", "confidence"]
+Weights = Literal["none", "score", "confidence", "evidence"]
 STOPS: dict[Weights, tuple[Stop, ...]] = {
     "none": ("lossless", "full", "beta", "consensus"),
     "score": ("lossless", "full", "consensus"),  # a score is 1 at most; the Beta rule counts votes
     "confidence": ("full", "consensus"),  # a confidence has no bound
+    "evidence": ("lossless", "full", "consensus"),  # a share is 1 at most
 }
 """The stops that keep their promise with these weights, the default first."""
 
@@ -47,7 +48,11 @@ class VoteRules(Parameters):
     consensus: float = Field(
         default=0.95, gt=0.5, le=1.0, description="for stop=consensus: the leader's share (DeepConf: 0.95)"
     )
-    weights: Weights = Field(default="none", description="what a vote weighs: none (1), score, confidence (DeepConf)")
+    weights: Weights = Field(
+        default="none",
+        description="what a vote weighs: none (1), score, confidence (DeepConf), or evidence, the share of its quotes "
+        "that stand in what was read",
+    )
     scorer: str = Field(default="", description="for weights=score: the verifier that scores each answer")
     measure: Measure | None = Field(
         default=None,
@@ -83,7 +88,7 @@ class VoteRules(Parameters):
         if (self.weights == "score") is not bool(self.scorer):
             return "weights=score and a scorer go together: give both (scorer=judge, orm, prm, ...) or none"
         if self.over != CHAIN and self.weights != "none":
-            return f"runs of {self.over} have neither score nor confidence of their own; give weights=none"
+            return f"runs of {self.over} have no score, confidence or quotes of their own; give weights=none"
         if self.weights != "confidence" and (self.online != "off" or self.keep is not None or self.measure is not None):
             return "online, keep and measure belong to weights=confidence"
         if self.weights == "confidence" and self.online == "off":

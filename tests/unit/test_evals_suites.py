@@ -163,6 +163,11 @@ def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
         open_suite(f"jsonl:{path}")
 
 
+def test_documents_of_several_kinds_come_in_turn() -> None:
+    kinds = [problem.id.partition("/")[0] for problem in open_suite("documents:comparison+two_hops").problems(4)]
+    assert kinds == ["comparison", "two_hops"] * 2
+
+
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
@@ -170,6 +175,8 @@ def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
         ("xyz", "there are: countdown, game24, documents, reasoning-gym, jsonl"),
         ("countdown:7", "countdown:3"),
         ("documents:hops", "documents:one_hop"),
+        ("documents:one_hop+hops", "no suite documents:hops"),
+        ("documents:one_hop+", "no suite documents:;"),
         ("game24:9-3", "game24:FIRST-LAST"),
         ("game24:0-5000", "numbers up to 1361"),
         ("jsonl:", "lacks its file"),

@@ -10,11 +10,11 @@ import pytest
 
 from researcher.errors import UserError
 from researcher.strategies import load_strategy
-from researcher.strategies.vote import Vote
+from researcher.strategies.vote import Vote, evidence
 from researcher.strategies.votes import Ballot, Ballots, Tally, beta_confidence, decided
 from researcher.testing.plan_cost import plan_cost
 from researcher.testing.simulate import UNLIMITED, Reply, Simulation, simulate
-from researcher.types import Outcome, Task, Verdict, VerdictStatus, Work
+from researcher.types import Claim, Evidence, Outcome, Task, Verdict, VerdictStatus, Work
 
 TASK = Task(question="What is it?")
 
@@ -322,6 +322,39 @@ def test_no_score_at_all_is_a_failure() -> None:
     assert "none of the 3 answers could vote, without a score from judge" in (run.failure or "")
 
 
+def quoting(answer: str, stands: int, invented: int) -> Reply:
+    """A reply whose quotes stand in a source, or do not."""
+    quotes = [f"It stands there, {answer}, {i}." for i in range(stands)]
+    claims = tuple(Claim(text=text, evidence=(Evidence(sha256="0" * 64, start=0, end=9),)) for text in quotes)
+    quotes += [f"It stands nowhere, {answer}, {i}." for i in range(invented)]
+    lines = [f'[{i}] "{text}"' for i, text in enumerate(quotes)]
+    claims += tuple(Claim(text=text, evidence=()) for text in quotes[stands:])
+    return Reply("\n".join([*lines, f"<answer>{answer}</answer>"]), claims=claims)
+
+
+def test_votes_weigh_what_stands_in_a_source() -> None:
+    replies = {
+        "vote/0": quoting("invented", 1, 1), "vote/1": quoting("invented", 1, 1), "vote/2": quoting("invented", 0, 2),
+        "vote/3": quoting("read", 2, 0), "vote/4": quoting("read", 1, 1),
+        "vote/5": Reply("<answer>silent</answer>"),
+    }  # fmt: skip
+    weights = [evidence(thread) for thread in simulated(replies, "none").graph.threads()]
+    assert weights == [0.5, 0.5, 0.0, 1.0, 0.5, None]
+    assert simulated(replies, "none").answer.text == "invented"  # type: ignore[union-attr]
+    found = simulated(replies, "evidence").answer
+    assert found is not None
+    assert (found.text, found.votes, found.of) == ("read", 2, 5)  # 1.5 against 1
+    assert "1 answers did not vote, without a quote" in found.reason
+    assert Vote(weights="evidence").stopping == "lossless"
+    nobody = simulated(dict.fromkeys(replies, Reply("<answer>silent</answer>")), "evidence")
+    assert "could vote, without a quote" in (nobody.failure or "")
+
+
+def simulated(replies: dict[str, Reply], weights: str) -> Simulation:
+    vote = load_strategy("vote", {"n": len(replies), "weights": weights, "stop": "full"})
+    return simulate(vote, TASK, lambda work: replies[work.key])
+
+
 @pytest.mark.parametrize(
     ("params", "says"),
     [
@@ -334,7 +367,7 @@ def test_no_score_at_all_is_a_failure() -> None:
         ({"weights": "confidence", "online": "low"}, "a larger n or a smaller warmup"),
         ({"weights": "confidence", "online": "low", "n": 40, "measure": "tail"}, "belong to online=off"),
         ({"weights": "confidence", "stop": "consensus"}, "known when all have ended"),
-        ({"over": "refine", "weights": "confidence"}, "neither score nor confidence"),
+        ({"over": "refine", "weights": "evidence"}, "no score, confidence or quotes"),
         ({"over": "refin"}, "did you mean refine"),
         ({"over": "refine", "over_params": {"round": 2}}, "did you mean rounds"),
         ({"over_params": {"style": "few_shot"}}, "needs examples"),
