@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 EXTRA = frozenset({"tensorboardX", "torch", "transformers", "safetensors", "gguf", "tokenizers", "numpy"})
 SHOWN = {
     "reward": "reward {:.3f}",
+    "any_right": "of a group any {:.3f}",
     "held_out/greedy": "held-out {:.3f}",
     "length": "length {:.0f}",
     "entropy": "entropy {:.3f}",

@@ -20,6 +20,7 @@ import numpy as np
 from researcher.train.consensus import consensus_metrics
 from researcher.train.partial import Flight, remove_runs
 from researcher.train.rewards import RewardConfig, weigh
+from researcher.train.rewards.rules import Accuracy
 from researcher.train.rollouts import Group, Landed, Rollouts, solved
 from researcher.train.sample import Sample
 from researcher.train.sampling import TaskSampler, informative
@@ -54,6 +55,7 @@ class _Iteration:
     skipped: Counter[str]
     groups: int = 0
     useful: int = 0
+    solved: int = 0
 
 
 class Gatherer:
@@ -124,6 +126,7 @@ class Gatherer:
         weighed = self._weighed(now, group)
         self._sampler.saw(task, solved([group]))
         now.groups += 1
+        now.solved += any(value == 1.0 for value in Accuracy()(group.samples))
         now.seen += weighed
         chosen = self._trained(now, weighed)
         useful = bool(chosen) and (informative(chosen) or not self._by_group)
@@ -136,8 +139,11 @@ class Gatherer:
         metrics: Metrics = {"groups": float(now.groups), "skipped": float(now.skipped.total()), **more}
         if not now.groups:  # all are under way: nothing is known of them yet
             return Gathered([], metrics)
+        # Beside the share of samples that are right, that of tasks where one of the group is: a policy that is only
+        # sharpened raises the first and lowers the second.
         metrics |= {
             "informative": now.useful / now.groups,
+            "any_right": now.solved / now.groups,
             "reward": statistics.fmean(s.reward for s in seen) if seen else 0.0,
             "length": statistics.fmean(s.sampled for s in seen) if seen else 0.0,
         }

@@ -6,22 +6,24 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.from_thread
 import anyio.lowlevel
 import pytest
 import torch
-from train_harness import EOS, SETTINGS, ignore, training
+from train_harness import EOS, SETTINGS, TASKS, ignore, training
 
 from researcher.errors import UserError
+from researcher.train.gathering import Gatherer
 from researcher.train.loop import Iteration, Loop, LoopConfig
 from researcher.train.partial import newest
+from researcher.train.rollouts import Group, Rollouts
 from researcher.train.sample import Sample, Term, VersionSpan
 from researcher.train.staleness import fresh, update_newest
 from researcher.train.trainer import Metrics
-from researcher.types import ModelRequest, Outcome, Task
+from researcher.types import ModelRequest, Outcome, Task, VerdictStatus
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 torch.set_num_threads(1)
@@ -268,3 +270,29 @@ async def test_rollouts_and_held_out_tasks_are_asked_in_the_same_style(tmp_path:
     assert params.get("style", params.get("over_params", {}).get("style")) == "r1"
     assert config.asked == {"style": "r1"}
     assert LoopConfig.model_validate({"params": {"over": "mcts", "over_params": {"n": 4}}}).asked == {}
+
+
+async def test_any_right_counts_tasks_and_accuracy_counts_samples() -> None:
+    verdicts = [[True, False, False, False], [False] * 4, [True] * 4, [False, None, None, False]]
+    groups = [
+        Group(task, "r", tuple(map(judged, each)), Counter()) for task, each in zip(TASKS, verdicts, strict=False)
+    ]
+
+    class Given:
+        async def gather(self, tasks: Sequence[Task], seed: int) -> list[Group]:
+            return groups
+
+    config = LoopConfig.model_validate({"tasks": 4, "group": 4, "sampling": {"refills": 0, "keep": "all"}})
+    metrics = (await Gatherer(config, cast(Rollouts, Given()), TASKS[:4]).gather(0)).metrics
+    assert metrics["any_right"] == 2 / 4
+    assert metrics["informative"] == 1 / 4
+    assert metrics["reward/accuracy"] == pytest.approx(5 / 14)
+
+
+def judged(right: bool | None) -> Sample:
+    """A sample that was right or wrong; None: nobody could judge it."""
+    verdict = None if right is None else VerdictStatus.CORRECT if right else VerdictStatus.WRONG
+    return Sample(
+        run="r", thread="t", task="q", ids=(1, 2), mask=(False, True), temperature=1.0,
+        verdict=verdict or VerdictStatus.UNVERIFIED, outcome=Outcome.ANSWERED, answer="4",
+    )  # fmt: skip
