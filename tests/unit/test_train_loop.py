@@ -275,7 +275,8 @@ async def test_rollouts_and_held_out_tasks_are_asked_in_the_same_style(tmp_path:
 async def test_any_right_counts_tasks_and_accuracy_counts_samples() -> None:
     verdicts = [[True, False, False, False], [False] * 4, [True] * 4, [False, None, None, False]]
     groups = [
-        Group(task, "r", tuple(map(judged, each)), Counter()) for task, each in zip(TASKS, verdicts, strict=False)
+        Group(task, "r", tuple([graded(right) for right in each]), Counter())
+        for task, each in zip(TASKS, verdicts, strict=False)
     ]
 
     class Given:
@@ -289,7 +290,7 @@ async def test_any_right_counts_tasks_and_accuracy_counts_samples() -> None:
     assert metrics["reward/accuracy"] == pytest.approx(5 / 14)
 
 
-def judged(right: bool | None) -> Sample:
+def graded(right: bool | None) -> Sample:
     """A sample that was right or wrong; None: nobody could judge it."""
     verdict = None if right is None else VerdictStatus.CORRECT if right else VerdictStatus.WRONG
     return Sample(
