@@ -273,7 +273,9 @@ async def test_rollouts_and_held_out_tasks_are_asked_in_the_same_style(tmp_path:
 
 
 async def test_any_right_counts_tasks_and_accuracy_counts_samples() -> None:
-    verdicts = [[True, False, False, False], [False] * 4, [True] * 4, [False, None, None, False]]
+    verdicts: list[list[bool | None]] = [
+        [True, False, False, False], [False] * 4, [True] * 4, [False, None, None, False],
+    ]  # fmt: skip
     groups = [
         Group(task, "r", tuple([graded(right) for right in each]), Counter())
         for task, each in zip(TASKS, verdicts, strict=False)
