@@ -88,6 +88,10 @@ class Course:
         for name, stage in self.recipe.stages.items():
             stage.check()
             stage.suits(self.base)
+            try:
+                stage.takes(self.tasks)
+            except UserError as error:
+                raise UserError(f"Stage {name}: {error}") from error
             if stage.sources == (GIVEN,) and self.given is None:
                 raise UserError(f"The stage {name} of {self.recipe.name} needs examples: give --data FILE.")
             if stage.needs_teacher and self.teacher is None:

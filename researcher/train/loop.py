@@ -81,9 +81,7 @@ class Loop:
         settings: Mapping[str, Any] | None = None,
         texts: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
-        config.refuse()
-        if config.partial is not None and any(task.tools for task in tasks):
-            raise UserError("Partial rollouts are single turns, and these tasks want tools: leave out partial.")
+        config.refuse(tasks)
         if update is not None and config.bound:
             raise UserError("This stage learns by a rule of its own, which has no correction for older weights: leave "
                             "out partial, and set staleness to 0.")  # fmt: skip

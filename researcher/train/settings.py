@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from researcher.engine.preflight import check_calls
 from researcher.errors import UserError
 from researcher.strategies.load import load_strategy
 from researcher.train.diagnosis import DiagnosisConfig
@@ -13,6 +15,7 @@ from researcher.train.partial import PartialConfig
 from researcher.train.rewards import RewardConfig
 from researcher.train.sampling import SamplingConfig
 from researcher.train.trainer import TrainerConfig
+from researcher.types import Task
 
 CHAIN = "chain_of_thought"
 
@@ -63,9 +66,13 @@ class LoopConfig(BaseModel):
         """Versions by which a sample may be old, waiting for its siblings included."""
         return self.staleness + (0 if self.partial is None else self.partial.waits(self.params))
 
-    def refuse(self) -> None:
-        """Raises UserError, in a sentence, for what cannot be done together."""
-        load_strategy(*self.rollout)
+    def refuse(self, tasks: Sequence[Task] = ()) -> None:
+        """Raises UserError, in a sentence, for what cannot be done together, or not on these tasks."""
+        strategy = load_strategy(*self.rollout)
+        if self.partial is not None and any(task.tools for task in tasks):
+            raise UserError("Partial rollouts are single turns, and these tasks want tools: leave out partial.")
+        for task in tasks[:1]:
+            check_calls(self.strategy, strategy, task)
         loss = self.trainer.loss
         what = "partial rollouts" if self.partial is not None else f"staleness = {self.staleness}"
         if self.bound and loss.mismatch.mode == "off" and loss.objective != "masked":

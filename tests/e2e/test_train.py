@@ -136,7 +136,7 @@ def test_a_killed_training_goes_on_by_the_same_command(
 BAD: list[Any] = [
     (["train", "r1-zer", "--suite", "countdown:3"], "did you mean r1-zero"),
     (["train", "r1-zero", "--suite", "contdown"], "did you mean countdown"),
-    (["train", "r1-zero", "--suite", "documents"], "documents of its own"),
+    (["train", "prm", "--suite", "documents", "--problems", "1", "--held-out", "0"], "rollouts of the rest of a reply"),
     (["train", "r1-zero", "--suite", "countdown:3", "--model", "http://localhost:1/v1"], "gguf:PATH or vllm:DIR"),
     (["train", "r1-zero", "--suite", "countdown:3", "--model", "vllm:no/such"], "no directory no/such"),
     (["train", "r1-zero", "--suite", "countdown:3", "--set", "rl.lora.rank=8"], "has none; give --model vllm:DIR"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from researcher.models.embedded import SHIPPED
 from researcher.strategies.prompts import process_prompt
 from researcher.testing.scripted_model import ScriptedModel
 from researcher.train.consensus import consensus_metrics, label_of
+from researcher.train.course import Course
 from researcher.train.curation import draw_diverse, quality
 from researcher.train.embedded.convert import Packed
 from researcher.train.embedded.tasks import names
@@ -34,6 +36,7 @@ from researcher.train.process import Labelled, Labeller, balanced
 from researcher.train.recipe import load_recipe, recipe_names
 from researcher.train.sample import Sample
 from researcher.train.sft import Renderer, SFTConfig, batch_of, fine_tune, members, read_examples
+from researcher.train.stages.base import Stage
 from researcher.train.stages.curate import CurationStage
 from researcher.train.stages.distill import distill
 from researcher.train.stages.filter import FilterStage
@@ -144,6 +147,33 @@ def test_training_questions_over_documents_have_names_that_no_evaluation_has() -
         words = {word for task in side for word in INVENTED.findall(task.question)} - {"River"}
         assert len(words) >= 2 * len(side)
         assert {names.is_held_out(word) for word in words} == {held_out}
+
+
+WITHOUT_TOOLS = {"journey": "search", "kimi": "rl", "prm": "label", "star": "rationalise"}
+
+
+@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.anyio
+async def test_a_recipe_that_calls_no_tools_refuses_tasks_that_want_them_before_it_begins(
+    name: str, tmp_path: Path
+) -> None:
+    for tools in (("search", "read"), ()):
+        course = Course(load_recipe(name), tmp_path / "out", SHIPPED, [Task(question="How high?", tools=tools)])
+        refused = [stage for stage, made in course.recipe.stages.items() if not takes(made, course.tasks)]
+        assert refused == ([WITHOUT_TOOLS[name]] if tools and name in WITHOUT_TOOLS else [])
+        if refused:
+            with pytest.raises(UserError, match=rf"^Stage {refused[0]}: .* tool"):
+                await course.run(lambda record: None)
+            assert not course.folder.exists()
+
+
+def takes(stage: Stage, tasks: Sequence[Task]) -> bool:
+    """Whether the stage works on the tasks."""
+    try:
+        stage.takes(tasks)
+    except UserError:
+        return False
+    return True
 
 
 def test_of_a_file_what_comes_after_the_held_out_problems_is_trained_on(tmp_path: Path) -> None:

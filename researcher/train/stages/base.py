@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from researcher.errors import ResearcherError
+from researcher.errors import ResearcherError, UserError
 from researcher.types import Task
 
 MODEL = "model.gguf"
@@ -83,6 +83,17 @@ class Stage(BaseModel, ABC):
         """Refuse a model that it cannot take: a GGUF file, or a transformers folder. Raises UserError."""
         return
 
+    def takes(self, tasks: Sequence[Task]) -> None:
+        """Refuse tasks that it cannot work on. Raises UserError."""
+        return
+
     @abstractmethod
     async def run(self, bench: Bench) -> Left:
         """Do the work that is not done yet. Raises UserError, ResearcherError."""
+
+
+def refuse_tools(tasks: Sequence[Task], why: str) -> None:
+    """Raise UserError, which says why, where a task has tools."""
+    for task in tasks:
+        if task.tools:
+            raise UserError(f"{why}, and these tasks want {', '.join(task.tools)}; take another recipe or suite.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +16,10 @@ from researcher.strategies.prompts import answer_prompt
 from researcher.train.files import write_samples
 from researcher.train.journey import Journey, linearise, steps_of
 from researcher.train.sft import Renderer
-from researcher.train.stages.base import SAMPLES, Bench, Left
+from researcher.train.stages.base import SAMPLES, Bench, Left, refuse_tools
 from researcher.train.stages.sample import SamplingStage
 from researcher.train.weights import read_weights
+from researcher.types import Task
 
 
 class JourneyStage(SamplingStage):
@@ -28,6 +30,10 @@ class JourneyStage(SamplingStage):
     strategy: str = "beam"
     params: dict[str, Any] = Field(default={}, description="of the strategy")
     most: int = Field(default=3, ge=0, description="wrong turns beside each step of the right path")
+
+    def takes(self, tasks: Sequence[Task]) -> None:
+        """Tasks without tools: a search over steps calls none."""
+        refuse_tools(tasks, "A search over steps, written down as one thought, has no tool calls in it")
 
     async def run(self, bench: Bench) -> Left:
         """The ways of all searches that ended well."""

@@ -3,6 +3,7 @@ model: the prompt of the verifier `prm`, and `+` or `-`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import anyio.to_thread
@@ -17,7 +18,7 @@ from researcher.train.process import Labelled, Labeller, balanced
 from researcher.train.publish.served import open_sampler
 from researcher.train.sample import Sample, Term
 from researcher.train.sft import Renderer
-from researcher.train.stages.base import SAMPLES, Bench, Left, Stage
+from researcher.train.stages.base import SAMPLES, Bench, Left, Stage, refuse_tools
 from researcher.train.weights import read_weights
 from researcher.types import Task
 
@@ -34,6 +35,10 @@ class LabellingStage(Stage):
     max_tokens: int = Field(default=160, ge=1, description="of a rollout")
     tasks: int | None = Field(default=None, ge=1, description="how many of the recipe's tasks; None: all")
     balance: bool = Field(default=True, description="learn from as many good steps as bad ones")
+
+    def takes(self, tasks: Sequence[Task]) -> None:
+        """Tasks without tools: its rollouts go on with a begun reply, which calls none."""
+        refuse_tools(tasks, "A step is labelled by rollouts of the rest of a reply, which can call no tools")
 
     async def run(self, bench: Bench) -> Left:
         """The labels of all tasks, from the last one on."""

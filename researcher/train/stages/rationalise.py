@@ -6,6 +6,7 @@ reason that the hint led to.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import anyio.to_thread
@@ -15,7 +16,7 @@ from pydantic import Field
 from researcher.train.files import read_samples, write_samples
 from researcher.train.paths import task_id
 from researcher.train.sample import Sample
-from researcher.train.stages.base import SAMPLES, Bench, Left
+from researcher.train.stages.base import SAMPLES, Bench, Left, refuse_tools
 from researcher.train.stages.sample import SamplingStage
 from researcher.types import Task, VerdictStatus
 
@@ -35,6 +36,10 @@ class RationaliseStage(SamplingStage):
     def sources(self) -> tuple[str, ...]:
         """The samples whose failures it looks at."""
         return (self.data,)
+
+    def takes(self, tasks: Sequence[Task]) -> None:
+        """Tasks without tools: what was said in several turns under a hint is not learned from."""
+        refuse_tools(tasks, "A reason for an answer that was told is one turn, without tool calls")
 
     async def run(self, bench: Bench) -> Left:
         """Samples with the hint, without it."""

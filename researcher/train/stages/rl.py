@@ -21,6 +21,7 @@ from researcher.train.sample import Sample
 from researcher.train.stages.base import MODEL, Bench, Left, NoSignal, Stage
 from researcher.train.trainer import Metrics, Trainer
 from researcher.train.weights import Weights, load_net, read_weights, save_net
+from researcher.types import Task
 
 
 class ReinforcementStage(Stage, LoopConfig):
@@ -44,6 +45,10 @@ class ReinforcementStage(Stage, LoopConfig):
         for name, given in (("lora", self.lora), ("server", self.server)):
             if given:
                 raise UserError(f"{name}: {model} is for the embedded engine, which has none; give --model vllm:DIR.")
+
+    def takes(self, tasks: Sequence[Task]) -> None:
+        """Its rollouts can call the tools of the tasks."""
+        self.refuse(tasks)
 
     async def run(self, bench: Bench) -> Left:
         """All iterations, from the last checkpoint on. Raises NoSignal."""

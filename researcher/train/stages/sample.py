@@ -9,6 +9,7 @@ from typing import Any, Literal
 import anyio.to_thread
 from pydantic import Field
 
+from researcher.engine.preflight import check_calls
 from researcher.strategies.load import load_strategy
 from researcher.train.context import fingerprint_of
 from researcher.train.files import read_samples, write_samples
@@ -39,6 +40,11 @@ class SamplingStage(Stage):
     def check(self) -> None:
         """The strategy is there, with these parameters."""
         load_strategy(self.strategy, self._params())
+
+    def takes(self, tasks: Sequence[Task]) -> None:
+        """The threads of the strategy can call the tools of the tasks."""
+        for task in tasks[:1]:
+            check_calls(self.strategy, load_strategy(self.strategy, self._params()), task)
 
     async def run(self, bench: Bench) -> Left:
         """The samples of all tasks, from the last chunk on."""
