@@ -55,6 +55,7 @@ class _Iteration:
     skipped: Counter[str]
     groups: int = 0
     useful: int = 0
+    judged: int = 0
     solved: int = 0
 
 
@@ -126,7 +127,9 @@ class Gatherer:
         weighed = self._weighed(now, group)
         self._sampler.saw(task, solved([group]))
         now.groups += 1
-        now.solved += any(value == 1.0 for value in Accuracy()(group.samples))
+        right = [value for value in Accuracy()(group.samples) if value is not None]
+        now.judged += bool(right)
+        now.solved += any(right)
         now.seen += weighed
         chosen = self._trained(now, weighed)
         useful = bool(chosen) and (informative(chosen) or not self._by_group)
@@ -139,14 +142,15 @@ class Gatherer:
         metrics: Metrics = {"groups": float(now.groups), "skipped": float(now.skipped.total()), **more}
         if not now.groups:  # all are under way: nothing is known of them yet
             return Gathered([], metrics)
-        # Beside the share of samples that are right, that of tasks where one of the group is: a policy that is only
-        # sharpened raises the first and lowers the second.
         metrics |= {
             "informative": now.useful / now.groups,
-            "any_right": now.solved / now.groups,
             "reward": statistics.fmean(s.reward for s in seen) if seen else 0.0,
             "length": statistics.fmean(s.sampled for s in seen) if seen else 0.0,
         }
+        # Beside the share of samples that are right, that of tasks where one of the group is: a policy that is only
+        # sharpened raises the first and lowers the second.
+        if now.judged:
+            metrics["any_right"] = now.solved / now.judged
         for term in self._rewards(now.number):
             values = [t.value for s in seen for t in s.terms if t.name == term.name]
             metrics[f"reward/{term.name}"] = statistics.fmean(values) if values else 0.0

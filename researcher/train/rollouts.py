@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -110,8 +111,9 @@ class Rollouts:
             async def placed(index: int) -> None:
                 async with places:
                     if texts := self.texts.get(tasks[index].question):
-                        async with self._orchestrator(texts) as own:
-                            found[index] = await one(own, index)
+                        with closing(Documents.from_texts(texts)) as documents:
+                            async with self._orchestrator({"documents": documents}) as own:
+                                found[index] = await one(own, index)
                     else:
                         found[index] = await one(shared, index)
 
@@ -120,9 +122,8 @@ class Rollouts:
                     started.start_soon(placed, index)
         return [found[index] for index in sorted(found)]
 
-    def _orchestrator(self, texts: Mapping[str, str]) -> Orchestrator:
-        documents = {"documents": Documents.from_texts(texts)} if texts else {}
-        return Orchestrator(self.model, home=self.home, store=_store, **{**self.options, **documents})
+    def _orchestrator(self, more: Mapping[str, Any]) -> Orchestrator:
+        return Orchestrator(self.model, home=self.home, store=_store, **{**self.options, **more})
 
     async def _start(self, orchestrator: Orchestrator, task: Task, params: Mapping[str, Any], seed: int) -> Run:
         run = await orchestrator.start(task, strategy=self.strategy, params=params, seed=seed, settings=self.settings)

@@ -274,7 +274,7 @@ async def test_rollouts_and_held_out_tasks_are_asked_in_the_same_style(tmp_path:
 
 async def test_any_right_counts_tasks_and_accuracy_counts_samples() -> None:
     verdicts: list[list[bool | None]] = [
-        [True, False, False, False], [False] * 4, [True] * 4, [False, None, None, False],
+        [True, False, False, False], [False] * 4, [True] * 4, [False, None, None, False], [None] * 4,
     ]  # fmt: skip
     groups = [
         Group(task, "r", tuple([graded(right) for right in each]), Counter())
@@ -285,10 +285,10 @@ async def test_any_right_counts_tasks_and_accuracy_counts_samples() -> None:
         async def gather(self, tasks: Sequence[Task], seed: int) -> list[Group]:
             return groups
 
-    config = LoopConfig.model_validate({"tasks": 4, "group": 4, "sampling": {"refills": 0, "keep": "all"}})
-    metrics = (await Gatherer(config, cast(Rollouts, Given()), TASKS[:4]).gather(0)).metrics
-    assert metrics["any_right"] == 2 / 4
-    assert metrics["informative"] == 1 / 4
+    config = LoopConfig.model_validate({"tasks": 5, "group": 4, "sampling": {"refills": 0, "keep": "all"}})
+    metrics = (await Gatherer(config, cast(Rollouts, Given()), TASKS[:5]).gather(0)).metrics
+    assert metrics["any_right"] == 2 / 4  # of those that could be judged
+    assert metrics["informative"] == 1 / 5
     assert metrics["reward/accuracy"] == pytest.approx(5 / 14)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from researcher_tools import Documents
 
 from researcher.events import (
     AnswerAccepted,
@@ -421,7 +422,7 @@ async def test_what_the_engine_records_comes_back(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.anyio
-async def test_each_question_is_asked_over_its_own_documents(tmp_path: Path) -> None:
+async def test_each_question_is_asked_over_its_own_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call = ToolCall(id="1", name="search", arguments='{"query": "height"}')
     replies = [
         Completion(message=Message(role="assistant", tool_calls=(call,)), finish=FinishReason.TOOL_CALLS, model="m"),
@@ -432,8 +433,16 @@ async def test_each_question_is_asked_over_its_own_documents(tmp_path: Path) -> 
     asked = [Task(question=f"How high is {name}?", tools=("search", "read")) for name in ("Arak", "Bedo")]
     facts = {asked[0].question: "The height of Arak is 1 m.", asked[1].question: "The height of Bedo is 2 m."}
     texts = {question: {"a.txt": fact} for question, fact in facts.items()}
+    closed, close = [], Documents.close
+
+    def counted(documents: Documents) -> None:
+        closed.append(set(documents.sources))
+        close(documents)
+
+    monkeypatch.setattr(Documents, "close", counted)
     rollouts = Rollouts(ScriptedModel([*replies, *replies]), tmp_path, "chain_of_thought", texts=texts, at_once=1)
     for task, group in zip(asked, await rollouts.gather(asked, seed=0), strict=True):
         with RunReader(run_path(tmp_path, group.run)) as reader:
             (found,) = [event.body.content for event in reader.read() if isinstance(event.body, ToolReturned)]
         assert {question for question, fact in facts.items() if fact in found} == {task.question}
+    assert closed == [{"a.txt"}] * 2
