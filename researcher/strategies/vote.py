@@ -87,6 +87,8 @@ class Vote(VoteRules):
         return self._threads(view, self.voter) if isinstance(self.voter, ChainOfThought) else self._runs(view)
 
     def _threads(self, view: View, chain: ChainOfThought) -> Plan:
+        if self.weights == "evidence" and not view.task.tools:
+            return Plan(failure="weights=evidence needs something to quote, and this task has no tools to read with")
         ballots = Polls.of(view, GROUP, self._ballots).group(GROUP)
         if isinstance(ballots, OnlineBallots) and not ballots.pending:
             if ballots.opened >= self.warmup or not view.budget.spendable:

@@ -348,11 +348,14 @@ def test_votes_weigh_what_stands_in_a_source() -> None:
     assert Vote(weights="evidence").stopping == "lossless"
     nobody = simulated(dict.fromkeys(replies, Reply("<answer>silent</answer>")), "evidence")
     assert "could vote, without a quote" in (nobody.failure or "")
+    unread = simulated(replies, "evidence", tools=())
+    assert "this task has no tools to read with" in (unread.failure or "")
+    assert not unread.started
 
 
-def simulated(replies: dict[str, Reply], weights: str) -> Simulation:
+def simulated(replies: dict[str, Reply], weights: str, tools: tuple[str, ...] = ("search",)) -> Simulation:
     vote = load_strategy("vote", {"n": len(replies), "weights": weights, "stop": "full"})
-    return simulate(vote, TASK, lambda work: replies[work.key])
+    return simulate(vote, Task(question="What is it?", tools=tools), lambda work: replies[work.key])
 
 
 @pytest.mark.parametrize(
