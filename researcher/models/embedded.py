@@ -37,6 +37,7 @@ SMALL = 64 * 2**20  # bytes of a file up to which a model is small: one thread, 
 CONTEXT = 4096  # tokens of each slot
 PROMPT_CACHE_MIB = 512  # memory for the prefixes of slots that were given to others; llama.cpp's default is 8 GiB
 HTTP_THREADS = 64  # a connection that is kept alive holds one, so there are more of them than slots
+COPIES = 8  # of a small model at most: each takes 0.3 s to start and 200 MiB, and is started anew for new weights
 LINGER = 0.5  # seconds that calls cut off by their callers have to end by themselves when a server stops
 
 
@@ -84,8 +85,10 @@ async def open_embedded(
 
 @asynccontextmanager
 async def open_on_all_cores(path: Path) -> AsyncIterator[Endpoint | Pool]:
-    """The model of a file, computed on all cores: of a small one, which computes on one, a copy for each of them."""
-    count = physical_cores() if _plan(_checked(path), None, CONTEXT, None).threads == 1 else 1
+    """The model of a file, computed on all cores: of a small one, which computes on one, a copy for each of them, up to
+    as many as pay for their start."""
+    small = _plan(_checked(path), None, CONTEXT, None).threads == 1
+    count = min(physical_cores(), COPIES) if small else 1
     async with AsyncExitStack() as stack:
         copies = [await stack.enter_async_context(open_embedded(path, copy=number)) for number in range(count)]
         yield Pool(copies) if count > 1 else copies[0]

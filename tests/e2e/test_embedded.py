@@ -56,6 +56,15 @@ async def test_a_small_model_has_a_copy_on_each_core(copy: Path, monkeypatch: py
     assert not [file for file in embedded_module._SHELF._servers if file[0] == copy]
 
 
+async def test_on_many_cores_there_are_no_more_copies_than_pay_for_their_start(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_module, "physical_cores", lambda: 64)
+    monkeypatch.setattr(embedded_module, "COPIES", 3)
+    async with open_on_all_cores(copy) as pool:
+        assert len(set(pool.uri.split(","))) == 3
+
+
 @pytest.mark.parametrize("key", [None, "guessed"])
 async def test_nobody_else_can_talk_to_it(embedded: Endpoint, key: str | None) -> None:
     assert embedded._exchange.base_url.startswith("http://127.0.0.1:")
@@ -68,7 +77,7 @@ async def test_nobody_else_can_talk_to_it(embedded: Endpoint, key: str | None) -
 ABANDON = """
 import asyncio, sys, anyio, msgspec
 from pathlib import Path
-from researcher.models.embedded import open_embedded, open_on_all_cores
+from researcher.models.embedded import open_embedded
 from researcher.types import Message, ModelRequest, Sampling
 
 async def ask(endpoint):
