@@ -176,7 +176,7 @@ class Reasoner:
                 logprobs=sampling.logprobs or (record and can.logprobs),
                 token_ids=sampling.token_ids or (record and can.token_ids),
             ),
-            affinity=self._work.group or self._first(),
+            affinity=f"{self._shared.run}/{self._work.group or self._first()}",
             stream=self._shared.streaming and can.streaming,
         )
 

@@ -50,6 +50,11 @@ class AdaptiveLimiter:
         return self._waiting > 0 or self._in_flight >= 0.9 * self._rule.limit
 
     @property
+    def paused(self) -> bool:
+        """No permit is given until a pause is over."""
+        return self._paused_until is not None
+
+    @property
     def free(self) -> bool:
         """A permit could be had at once."""
         return self._in_flight < int(self._rule.limit) and not self._waiting and self._paused_until is None

@@ -1,7 +1,8 @@
 """Several replicas of one model as one Model: conversations stay where their prefix is cached, failures are left.
 
 A call goes to the replica that its affinity ranks first (rendezvous hashing: when a replica comes or goes, only its
-own conversations move). It spills over to the next where that one has no free permit, is failing, or fails under it.
+own conversations move). It spills over to the next where that one has no free permit, is failing, or fails under it;
+where none has a free permit it waits in the shortest queue.
 A replica that failed is put aside, twice as long each time, up to a minute. A 429 is no failure: it pauses that
 replica's limiter, so that other calls spill over.
 """
@@ -100,13 +101,19 @@ class Pool:
         well = [replica for replica in ranked if replica.until <= now]
         if not well:
             return min(ranked, key=lambda replica: replica.until)
-        return next((replica for replica in well if replica.endpoint.limiter.free), well[0])
+        return next((replica for replica in well if replica.endpoint.limiter.free), None) or min(well, key=_queue)
 
     def _put_aside(self, replica: _Replica) -> None:
         now = self._clock()
         if replica.until <= now:  # calls that were in flight together are one failure
             replica.until = now + min(LONGEST, ASIDE * 2**replica.failures)
             replica.failures += 1
+
+
+def _queue(replica: _Replica) -> tuple[bool, float]:
+    """How long a call would wait, beside other replicas: by its turns, and behind all of them where it is paused."""
+    limiter = replica.endpoint.limiter
+    return limiter.paused, limiter.waiting / max(1, limiter.limit)
 
 
 def _common(found: Sequence[Capabilities]) -> Capabilities:

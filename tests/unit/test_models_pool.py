@@ -80,6 +80,20 @@ async def test_without_a_free_permit_the_next_replica_takes_the_call() -> None:
         assert Counter(said) == {"a": 3, "b": 3}
 
 
+async def test_calls_that_wait_do_not_all_wait_for_the_same_replica() -> None:
+    async with replicas(Reply("a", delay=0.01), Reply("b", delay=0.01), Reply("c"), permits=2) as at:
+        at.endpoints[2].limiter.pause(60)
+        said: list[str] = []
+
+        async def one() -> None:
+            said.append(await at.asked("the same"))
+
+        async with anyio.create_task_group() as group:
+            for _ in range(20):
+                group.start_soon(one)
+        assert Counter(said) == {"a": 10, "b": 10}
+
+
 async def test_a_failing_replica_is_left_put_aside_and_tried_again_later() -> None:
     async with replicas([DOWN, Reply("0")], Reply("1")) as at:
         mine = next(name for name in map(str, range(100)) if at.pool._ranked(name)[0].endpoint is at.endpoints[0])

@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -438,4 +439,7 @@ async def test_a_step_goes_where_its_conversation_began(tmp_path: Path, monkeypa
     model = ScriptedModel(lambda request: "one\n", capabilities=Capabilities(prefill=True))
     async with Orchestrator(model, home=tmp_path, tools=[]) as orchestrator:
         await orchestrator.answer(Task(question="?"), strategy="chains")
-    assert sorted(request.affinity for request in model.requests) == ["a", "a", "a", "b", "b", "b"]
+        await orchestrator.answer(Task(question="?"), strategy="chains")
+    homes = Counter(request.affinity for request in model.requests)
+    assert sorted(homes.values()) == [3] * 4, "runs that go on at the same time do not crowd one replica"
+    assert Counter(home.rpartition("/")[2] for home in homes) == {"a": 2, "b": 2}
