@@ -56,7 +56,7 @@ class Documents:
     verifiers: Mapping[str, Verifier] = {}
 
     def __init__(self, kind: str = "") -> None:
-        known = {str(name): name for name in DOCUMENTS}
+        known: dict[str, Skill] = {name: name for name in DOCUMENTS}
         if unknown := [name for name in kind.split("+") if kind and name not in known]:
             names = ", ".join(f"documents:{name}" for name in DOCUMENTS)
             raise UserError(f"There is no suite documents:{unknown[0]}; there are: documents, {names}.")
