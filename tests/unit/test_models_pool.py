@@ -67,31 +67,28 @@ async def test_a_replica_more_moves_only_its_own_conversations() -> None:
     assert 15 < len(moved) < 80
 
 
+async def said(at: Setting, times: int) -> Counter[str]:
+    """What is answered to equal calls at the same time."""
+    found: Counter[str] = Counter()
+
+    async def one() -> None:
+        found[await at.asked("the same")] += 1
+
+    async with anyio.create_task_group() as group:
+        for _ in range(times):
+            group.start_soon(one)
+    return found
+
+
 async def test_without_a_free_permit_the_next_replica_takes_the_call() -> None:
     async with replicas(Reply("a", delay=0.05), Reply("b", delay=0.05), permits=3) as at:
-        said: list[str] = []
-
-        async def one() -> None:
-            said.append(await at.asked("the same"))
-
-        async with anyio.create_task_group() as group:
-            for _ in range(6):
-                group.start_soon(one)
-        assert Counter(said) == {"a": 3, "b": 3}
+        assert await said(at, 6) == {"a": 3, "b": 3}
 
 
 async def test_calls_that_wait_do_not_all_wait_for_the_same_replica() -> None:
     async with replicas(Reply("a", delay=0.01), Reply("b", delay=0.01), Reply("c"), permits=2) as at:
         at.endpoints[2].limiter.pause(60)
-        said: list[str] = []
-
-        async def one() -> None:
-            said.append(await at.asked("the same"))
-
-        async with anyio.create_task_group() as group:
-            for _ in range(20):
-                group.start_soon(one)
-        assert Counter(said) == {"a": 10, "b": 10}
+        assert await said(at, 20) == {"a": 10, "b": 10}
 
 
 async def test_a_failing_replica_is_left_put_aside_and_tried_again_later() -> None:
