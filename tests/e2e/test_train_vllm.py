@@ -196,6 +196,7 @@ async def test_weights_that_come_in_the_middle_of_a_reply(
             while progress.completion_tokens < 40:  # noqa: ASYNC110
                 await anyio.sleep(0.005)
         await pause(control)
+        assert not found, "it is published in the middle"
 
     monkeypatch.setattr(Control, "pause", in_the_middle)
     async with anyio.create_task_group() as group:
