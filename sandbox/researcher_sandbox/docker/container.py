@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
+
 from researcher.errors import SandboxFault, UserError
 from researcher_sandbox.docker import owner
 from researcher_sandbox.docker.channel import Channel
@@ -22,7 +24,9 @@ HELLO_SECONDS = 60.0
 """From the start of a container to its supervisor's first word."""
 
 REMOVE_SECONDS = 20
-"""For a container that removes itself."""
+"""For a container that removes itself, and for a daemon that could not kill one yet."""
+
+REMOVE_AGAIN_SECONDS = 0.5
 
 SCRATCH, TMP, SHM = "/scratch", "/tmp", "/dev/shm"
 """Where a job may write; each is memory of the container."""
@@ -152,13 +156,21 @@ def remove(client: APIClient, id: str) -> None:
     from docker.errors import APIError, NotFound
 
     with faults("remove a container"), suppress(NotFound):
-        try:
-            client.remove_container(id, force=True, v=True)
-        except APIError as error:
-            if error.status_code != 409:
-                raise
-            # It is being removed already, which it does by itself at its end.
-            client.wait(id, timeout=REMOVE_SECONDS, condition="removed")
+        # On a busy machine the daemon may lose patience with a runtime that takes long to kill: an error of the server.
+        for attempt in Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, APIError) and error.is_server_error()),
+            stop=stop_after_delay(REMOVE_SECONDS),
+            wait=wait_fixed(REMOVE_AGAIN_SECONDS),
+            reraise=True,
+        ):
+            with attempt:
+                try:
+                    client.remove_container(id, force=True, v=True)
+                except APIError as error:
+                    if error.status_code != 409:
+                        raise
+                    # It is being removed already, which it does by itself at its end.
+                    client.wait(id, timeout=REMOVE_SECONDS, condition="removed")
 
 
 def _create(client: APIClient, limits: Limits) -> str:
