@@ -36,7 +36,7 @@ def test_an_interrupted_run_on_the_embedded_model_goes_on(tmp_path: Path) -> Non
         if '"message_added"' in line:
             break
     run.send_signal(signal.SIGINT)
-    run.communicate(timeout=30)
+    run.communicate(timeout=120)
     assert run.returncode == 130
     again = subprocess.run([*start, "resume", "last"], capture_output=True, text=True, env=environment, timeout=120)
     assert again.returncode in (0, 3), again.stderr  # how good the model is belongs to other tests

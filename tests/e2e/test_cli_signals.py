@@ -39,13 +39,13 @@ def test_the_first_signal_drains_and_resume_goes_on(tmp_path: Path) -> None:
             if json.loads(line).get("body", {}).get("t") == "answer_proposed":
                 break
         run.send_signal(signal.SIGTERM)
-        out, err = run.communicate(timeout=15)
+        out, err = run.communicate(timeout=60)
         assert run.returncode == 130
         assert "researcher resume" in err
         assert json.loads(out.splitlines()[-1])["result"]["interrupted"] is True
         made = server.counts.calls
         again = command("resume", "last", "--model", model, "--json", home=tmp_path)
-        out, err = again.communicate(timeout=30)
+        out, err = again.communicate(timeout=120)
         assert again.returncode == 0, err
         assert json.loads(out.splitlines()[-1])["result"]["answer"]["votes"] == 8
         assert server.counts.calls - made <= 8 - 3
@@ -63,5 +63,5 @@ def test_the_second_signal_aborts_a_call_that_hangs(tmp_path: Path) -> None:
             if "again stops at once" in line:
                 break
         run.send_signal(signal.SIGINT)
-        run.communicate(timeout=10)
+        run.communicate(timeout=60)
         assert run.returncode == 130

@@ -375,7 +375,7 @@ def test_end_of_stdin_ends_a_job_too(alone: Inside) -> None:
     alone.at.channel._sock.setblocking(True)
     alone.at.channel._sock.sendall(struct.pack(">I", len(body)) + body)
     alone.at.channel.close()
-    code = client.wait(alone.at.id, timeout=10, condition="removed")["StatusCode"]
+    code = client.wait(alone.at.id, timeout=60, condition="removed")["StatusCode"]
     assert code == 0
 
 
