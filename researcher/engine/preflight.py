@@ -73,7 +73,7 @@ def check_calls(name: str, strategy: Strategy, task: Task) -> None:
     """Raise UserError where the task has tools and the strategy's threads could call none of them."""
     if task.tools and not getattr(strategy, "calls_tools", True):
         raise UserError(
-            f"Strategy {name} samples pieces of a reply, which can call no tools, and this task has "
+            f"Strategy {name} asks for steps of a reply, which can call no tools, and this task has "
             f"{', '.join(task.tools)}; leave the tools out, or take a strategy of whole threads, like vote."
         )
 

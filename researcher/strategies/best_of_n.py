@@ -66,7 +66,7 @@ class BestOfN(Chain):
     @property
     def calls_tools(self) -> bool:
         """Whether its threads can call tools: whole answers can, steps cannot."""
-        return self.aggregate is None
+        return self.aggregate is None and super().calls_tools
 
     @property
     def needs_verdicts(self) -> bool:

@@ -1,4 +1,7 @@
-"""One thread, one chain of thought (Wei et al. 2022), with tools where the task has them; zero-shot, few-shot or R1."""
+"""One thread, one chain of thought (Wei et al. 2022), with tools where the task has them.
+
+Zero-shot, few-shot, in R1's template, or one step a line.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from researcher.errors import UserError
 from researcher.strategies.base import Parameters, conclude, failure, wants_support
-from researcher.strategies.prompts import Prompt, answer_prompt, parse_answer
+from researcher.strategies.prompts import Prompt, answer_prompt, parse_answer, step_prompt
 from researcher.types import Message, Task, Work
 from researcher.views import Plan, View
 
 KEY = "cot"
 
-Style = Literal["zero_shot", "few_shot", "r1"]
+Style = Literal["zero_shot", "few_shot", "r1", "steps"]
 
 _R1 = (
     "This is a conversation between a user and an assistant. The user asks a question and the assistant solves it: "
@@ -45,7 +48,8 @@ class Chain(Parameters):
     style: Style = Field(
         default="zero_shot",
         description="zero_shot (Kojima et al. 2022), few_shot (Wei et al. 2022: shows `examples`), "
-        "r1 (DeepSeek-AI 2025: <think> and <answer>, for base models)",
+        "r1 (DeepSeek-AI 2025: <think> and <answer>, for base models), steps (one step a line and no tools, asked as "
+        "the searches over steps ask: what trains or measures the policy that they search with)",
     )
     examples: tuple[Example, ...] = Field(default=(), description="for few_shot: a list of {question, answer}")
     temperature: float = Field(default=0.8, ge=0.0, le=2.0, description="sampling temperature")
@@ -60,8 +64,15 @@ class Chain(Parameters):
             )
         return self
 
+    @property
+    def calls_tools(self) -> bool:
+        """Whether its threads can call tools: steps cannot."""
+        return self.style != "steps"
+
     def prompt(self, task: Task) -> Prompt:
         """The system message and the question."""
+        if self.style == "steps":
+            return step_prompt(task.question)
         plain = answer_prompt(task.question, task.tools)
         if self.style != "r1":
             return plain

@@ -2,9 +2,10 @@
 
 import pytest
 
+from researcher.engine.preflight import check_calls
 from researcher.errors import UserError
 from researcher.strategies import load_strategy
-from researcher.strategies.prompts import answer_prompt, parse_answer
+from researcher.strategies.prompts import answer_prompt, parse_answer, step_prompt
 from researcher.testing.simulate import Reply, simulate
 from researcher.types import Message, Task, Work
 
@@ -48,6 +49,22 @@ def test_r1_keeps_what_tools_need_to_be_told() -> None:
     work = asked({"style": "r1"}, task)
     assert work.messages[0].content.endswith(answer_prompt("Who?", ("search",)).system)
     assert work.tools == ("search",)
+
+
+def test_steps_ask_as_a_search_over_steps_asks() -> None:
+    system, user = asked({"style": "steps"}).messages
+    assert (system.content, user.content) == step_prompt("2+2?")
+    search = {"scorer": "prm"}
+    beam = simulate(load_strategy("beam", search), TASK, lambda _: Reply("<answer>4</answer>", score=1.0))
+    assert beam.graph.threads()[0].work.messages == (system, user)
+
+
+@pytest.mark.parametrize("name", ["chain_of_thought", "vote", "best_of_n"])
+def test_steps_call_no_tools_and_a_task_with_tools_is_refused(name: str) -> None:
+    params = {"over_params": {"style": "steps"}} if name == "vote" else {"style": "steps"}
+    with pytest.raises(UserError, match="no tools"):
+        check_calls(name, load_strategy(name, params), Task(question="Who?", tools=("search",)))
+    check_calls(name, load_strategy(name, {}), Task(question="Who?", tools=("search",)))
 
 
 def test_the_styles_are_those_of_all_that_sample_chains() -> None:
