@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from researcher.train.embedded import data
+from researcher.train.embedded.tasks.example import Example, Message, say, system, user
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trainer")]
 
@@ -100,7 +101,7 @@ def test_the_rate_warms_up_holds_and_falls(plan: Any) -> None:
 def test_rows_weigh_the_models_own_tokens(folder: Path) -> None:
     from tokenizers import Tokenizer
 
-    from researcher.train.embedded.train import NUMBER_WEIGHT, REST_WEIGHT, Row
+    from researcher.train.embedded.train import DECISION_WEIGHT, NUMBER_WEIGHT, REST_WEIGHT, Row
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     example = data.held_out("two_hops", 1)[0]
@@ -108,11 +109,31 @@ def test_rows_weigh_the_models_own_tokens(folder: Path) -> None:
     own = tokenizer.decode(
         [i for i, w in zip(row.ids, row.weights, strict=True) if w >= 1.0], skip_special_tokens=False
     )
-    assert set(row.weights) == {1.0, REST_WEIGHT, NUMBER_WEIGHT}
+    assert set(row.weights) == {1.0, REST_WEIGHT, NUMBER_WEIGHT, DECISION_WEIGHT}
     assert own.startswith("<think>\nFind")
     assert own.endswith("</answer><|im_end|>")
     assert own.count("<|im_end|>") == sum(message["role"] == "assistant" for message in example.messages)
     assert "<tool_response>" not in own
+
+
+@pytest.mark.parametrize(
+    ("thought", "decisive"),
+    [
+        ("Q: Find the seat of X.\nX is based in Y. [7]\nSo Y.", "X"),
+        ("Q: Find the seat of X.\nNot there. Read x.md.", "Not Read"),
+        ("Q: Find the seat of X.\nNot there. The documents do not say.", "Not The"),
+    ],
+)
+def test_where_a_question_is_decided_weighs_more(folder: Path, thought: str, decisive: str) -> None:
+    from tokenizers import Tokenizer
+
+    from researcher.train.embedded.train import DECISION_WEIGHT, Row
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    messages: list[Message] = [system("s"), user("Where is X based?"), say("<answer>Y</answer>", thought)]
+    row = Row(tokenizer, Example("one_hop", messages, (), "Y", {}))
+    heavy = [i for i, w in zip(row.ids, row.weights, strict=True) if w == DECISION_WEIGHT]
+    assert tokenizer.decode(heavy) == decisive
 
 
 def test_a_servers_empty_block_of_thought_is_not_learned(folder: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import random
 import re
 from itertools import islice
+from typing import Literal
 
 import pytest
 from researcher_tools.corpus import Corpus, render
@@ -15,6 +16,7 @@ from researcher.train.embedded import data
 from researcher.train.embedded.tasks import arithmetic, countdown, names
 from researcher.train.embedded.tasks.documents import Style
 from researcher.train.embedded.tasks.example import Example
+from researcher.train.embedded.tasks.kinds import Contest
 from researcher.train.embedded.tasks.worlds import World
 
 SKILLS = data.SKILLS
@@ -110,6 +112,28 @@ def test_comparisons_are_decided_by_the_quoted_numbers() -> None:
         winner = quotes[0] if (a > b) == wants_more else quotes[1]
         assert example.answer in winner.text
         assert example.answer in question
+
+
+@pytest.mark.parametrize(
+    ("pick", "first", "second", "said"),
+    [
+        ("more", 8850, 8345, "8850 A (4), 8345 B (4): 8=8 8>3; larger 8850 A, smaller 8345 B; larger: 8850 A."),
+        ("more", 5406, 14055, "5406 A (4), 14055 B (5): 4<5 digits; larger 14055 B, smaller 5406 A; larger: 14055 B."),
+        ("less", 388, 1271, "388 A (3), 1271 B (4): 3<4 digits; larger 1271 B, smaller 388 A; smaller: 388 A."),
+        ("less", 71, 70, "71 A (2), 70 B (2): 7=7 1>0; larger 71 A, smaller 70 B; smaller: 70 B."),
+    ],
+)
+def test_a_comparison_says_how_long_its_numbers_are(
+    pick: Literal["more", "less"], first: int, second: int, said: str
+) -> None:
+    question = f"Which is {'larger' if pick == 'more' else 'smaller'}, {{a}} or {{b}}?"
+    assert Contest(question, pick).decide((first, "A"), (second, "B")) == said
+
+
+def test_training_compares_numbers_of_different_lengths_more_often_than_they_come() -> None:
+    shares = {skill: float(skill == "comparison") for skill in data.DOCUMENT_SKILLS}
+    said = [str(example.messages[-1]) for example in islice(data.training(0, 0, 1.0, shares), 200)]
+    assert 0.3 < sum(" digits;" in text for text in said) / len(said) < 0.8
 
 
 def test_countdown_answers_follow_the_rule() -> None:

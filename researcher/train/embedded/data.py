@@ -59,6 +59,8 @@ PUZZLE_SKILLS: tuple[Skill, ...] = (
 )  # fmt: skip
 FOREIGN = 0.45
 """Share of the worlds with foreign names and phrases."""
+UNEVEN = 0.35
+"""Share of the comparisons that look for numbers of different lengths; of held-out ones none does."""
 _PER_WORLD = 3
 _HOPS = {"one_hop": 1, "two_hops": 2, "three_hops": 3}
 _TOOL_SETS = (("search", "read"), ("search", "read"), ("search",), ("search", "read", "python"))
@@ -106,17 +108,19 @@ def _over_documents(rng: random.Random, skills: list[Skill], stage: float) -> It
     for skill in skills:
         style = Style(rng.choice(_TOOL_SETS), rng.choice((3, 4, 4, 4, 4, 5)), rng.random() < 0.3)
         for _ in range(20):
-            example = solve(rng, world, corpus, skill, style)
+            example = solve(rng, world, corpus, skill, style, uneven=rng.random() < UNEVEN)
             if example is not None:
                 yield example
                 break
     corpus.close()
 
 
-def solve(rng: random.Random, world: World, corpus: Corpus, skill: Skill, style: Style) -> Example | None:
+def solve(
+    rng: random.Random, world: World, corpus: Corpus, skill: Skill, style: Style, *, uneven: bool = False
+) -> Example | None:
     """One question of this skill over this world with its trace, or None where the draw does not work out."""
     if skill == "comparison":
-        comparison = ask_comparison(rng, world)
+        comparison = ask_comparison(rng, world, uneven=uneven)
         return comparison and solve_comparison(rng, world, corpus, comparison, style)
     chain = ask_unanswerable(rng, world) if skill == "unanswerable" else ask_chain(rng, world, _HOPS[skill])
     return chain and solve_chain(rng, world, corpus, chain, style)

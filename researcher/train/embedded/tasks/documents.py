@@ -95,8 +95,9 @@ def _married(world: World, subject: str) -> bool:
     return any(fact.target == subject for (_, key), fact in world.facts.items() if key == "spouse")
 
 
-def ask_comparison(rng: random.Random, world: World) -> Comparison | None:
-    """A question that compares two things of one kind."""
+def ask_comparison(rng: random.Random, world: World, *, uneven: bool = False) -> Comparison | None:
+    """A question that compares two things of one kind. `uneven`: rather numbers of different lengths, which are rare
+    and decided by another rule."""
     by_relation: dict[str, list[Fact]] = {}
     for fact in world.facts.values():
         if fact.relation.contests:
@@ -105,6 +106,10 @@ def ask_comparison(rng: random.Random, world: World) -> Comparison | None:
     if not options:
         return None
     a, b = rng.sample(rng.choice(options), 2)
+    for _ in range(20 * uneven):
+        if len(str(a.number)) != len(str(b.number)):
+            break
+        a, b = rng.sample(rng.choice(options), 2)
     if a.number == b.number:
         return None
     contest = rng.choice(a.relation.contests)

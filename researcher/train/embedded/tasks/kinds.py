@@ -33,10 +33,17 @@ class Contest(NamedTuple):
     pick: Literal["more", "less"]
 
     def decide(self, a: tuple[int, str], b: tuple[int, str]) -> str:
-        """The comparison in words: `8850 Musu Mills, 8345 Kihet Mills: 8=8 8>3; fewer: 8345 Kihet Mills.`"""
-        number, name = max(a, b) if self.pick == "more" else min(a, b)
+        """The comparison in words, step by step: `8850 Musu Mills (4), 8345 Kihet Mills (4): 8=8 8>3; larger 8850 Musu
+        Mills, smaller 8345 Kihet Mills; fewer: 8345 Kihet Mills.`
+
+        How long each number is stands there before they are compared: a model of this size that is to see both at once
+        guesses. A name follows its number, by which it is copied.
+        """
+        larger, smaller = (f"{value} {thing}" for value, thing in (max(a, b), min(a, b)))
         word = next(word for word in self.question.replace(",", "").split() if word in COMPARATIVES)
-        return f"{a[0]} {a[1]}, {b[0]} {b[1]}: {digits(a[0], b[0])}; {word}: {number} {name}."
+        said = ", ".join(f"{value} {thing} ({len(str(value))})" for value, thing in (a, b))
+        answer = larger if self.pick == "more" else smaller
+        return f"{said}: {digits(a[0], b[0])}; larger {larger}, smaller {smaller}; {word}: {answer}."
 
 
 def digits(a: int, b: int) -> str:
