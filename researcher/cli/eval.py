@@ -27,7 +27,8 @@ COUNT = 100
 
 def evaluate_strategies(
     suite: Annotated[
-        str, typer.Option(help="countdown[:3|:4], game24[:FIRST-LAST], documents, reasoning-gym:NAME, jsonl:PATH")
+        str,
+        typer.Option(help="countdown[:3|:4], game24[:FIRST-LAST], documents, foreign, reasoning-gym:NAME, jsonl:PATH"),
     ],
     strategy: Annotated[list[str], typer.Option(help="Names with commas; label=NAME is a variant of one.")],
     budget: Annotated[str, typer.Option(help="Tokens of a run; several budgets with commas; or none.")],

@@ -11,7 +11,7 @@ from researcher.evals.problem import Problem
 from researcher.protocols import Verifier
 from researcher.train.embedded import data
 from researcher.train.embedded.tasks import countdown
-from researcher.train.embedded.tasks.example import Example, Skill
+from researcher.train.embedded.tasks.example import Skill
 
 NAMESPACE = "evals"
 """Begins every seed, so that no problem here is one that the recipes were tuned on."""
@@ -54,25 +54,31 @@ class Documents:
 
     size = None
     verifiers: Mapping[str, Verifier] = {}
+    worlds = "documents"
+    """What the suite is called, and what its seeds begin with."""
 
     def __init__(self, kind: str = "") -> None:
         known: dict[str, Skill] = {name: name for name in DOCUMENTS}
         if unknown := [name for name in kind.split("+") if kind and name not in known]:
-            names = ", ".join(f"documents:{name}" for name in DOCUMENTS)
-            raise UserError(f"There is no suite documents:{unknown[0]}; there are: documents, {names}.")
-        self.name = f"documents:{kind}" if kind else "documents"
+            names = ", ".join(f"{self.worlds}:{name}" for name in DOCUMENTS)
+            raise UserError(f"There is no suite {self.worlds}:{unknown[0]}; there are: {self.worlds}, {names}.")
+        self.name = f"{self.worlds}:{kind}" if kind else self.worlds
         self.kinds: tuple[Skill, ...] = tuple([known[name] for name in kind.split("+")]) if kind else DOCUMENTS
 
     def problems(self, count: int) -> list[Problem]:
         """Questions that the search tool can find the answer to, or that no document answers."""
-        return [self._problem(i) for i in range(count)]
+        return [self.draw(NAMESPACE, i, held_out=True) for i in range(count)]
 
-    def _problem(self, i: int) -> Problem:
+    def draw(self, namespace: str, i: int, *, held_out: bool) -> Problem:
+        """The i-th question of a namespace of seeds, over documents with names that evaluations draw (`held_out`) or
+        trainings."""
         kind = self.kinds[i % len(self.kinds)]
-        made = data.make(random.Random(f"{NAMESPACE}/documents/{kind}/{i}"), kind, held_out=True)
-        return document_problem(f"{kind}/{i}", made)
+        rng = random.Random(f"{namespace}/{self.worlds}/{kind}/{i}")
+        made = data.make(rng, kind, held_out=held_out, foreign=self.worlds == "foreign")
+        return Problem(f"{kind}/{i}", made.messages[1]["content"], "exact", gold=made.answer, texts=made.texts)
 
 
-def document_problem(name: str, made: Example) -> Problem:
-    """The example's question over its documents."""
-    return Problem(name, made.messages[1]["content"], "exact", gold=made.answer, texts=made.texts)
+class Foreign(Documents):
+    """The same questions over documents of another build: real-looking names, many phrasings, lists, letters."""
+
+    worlds = "foreign"

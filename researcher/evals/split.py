@@ -10,9 +10,8 @@ from typing import NamedTuple
 from researcher_tools.verifiers.countdown import solve_countdown
 
 from researcher.errors import UserError
-from researcher.evals.generated import Countdown, Documents, document_problem
+from researcher.evals.generated import Countdown, Documents
 from researcher.evals.problem import Problem, Suite
-from researcher.train.embedded import data
 from researcher.train.embedded.tasks import countdown
 from researcher.types import Task
 
@@ -72,9 +71,7 @@ def document_problems(suite: Documents, count: int) -> list[Problem]:
     for i in naturals():
         if len(found) >= count:
             break
-        kind = suite.kinds[i % len(suite.kinds)]
-        made = data.make(random.Random(f"{NAMESPACE}/documents/{kind}/{i}"), kind, held_out=False)
-        problem = document_problem(f"{kind}/{i}", made)
+        problem = suite.draw(NAMESPACE, i, held_out=False)
         found.setdefault(problem.question, problem)
     return list(found.values())
 

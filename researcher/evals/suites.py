@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable
 
 from researcher.errors import UserError
-from researcher.evals.generated import Countdown, Documents
+from researcher.evals.generated import Countdown, Documents, Foreign
 from researcher.evals.gym import ReasoningGym
 from researcher.evals.listed import Game24
 from researcher.evals.local import LocalFile
@@ -16,6 +16,7 @@ SUITES: dict[str, Callable[[str], Suite]] = {
     "countdown": Countdown,
     "game24": Game24,
     "documents": Documents,
+    "foreign": Foreign,
     "reasoning-gym": ReasoningGym,
     "jsonl": LocalFile,
 }

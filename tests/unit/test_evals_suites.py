@@ -27,13 +27,14 @@ def test_countdown_is_held_out_solvable_and_without_repeats() -> None:
         assert all(str(n) in problem.question for n in (*numbers, target))
 
 
-@pytest.mark.parametrize("suite", ["countdown", "countdown:4", "documents", "game24"])
+@pytest.mark.parametrize("suite", ["countdown", "countdown:4", "documents", "foreign", "game24"])
 def test_the_first_problems_do_not_depend_on_how_many_there_are(suite: str) -> None:
     assert problems_of(open_suite(suite), 12)[:5] == problems_of(open_suite(suite), 5)
 
 
-def test_documents_ask_what_one_of_their_texts_states_or_none() -> None:
-    problems = problems_of(open_suite("documents"), 10)
+@pytest.mark.parametrize("suite", ["documents", "foreign"])
+def test_documents_ask_what_one_of_their_texts_states_or_none(suite: str) -> None:
+    problems = problems_of(open_suite(suite), 10)
     assert {p.id.partition("/")[0] for p in problems} == {
         "one_hop", "two_hops", "comparison", "three_hops", "unanswerable",
     }  # fmt: skip
@@ -163,6 +164,14 @@ def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
         open_suite(f"jsonl:{path}")
 
 
+def test_foreign_documents_are_of_another_build() -> None:
+    """Names of more than the syllables, beside the same kinds of questions."""
+    plain, foreign = (open_suite(f"{name}:one_hop+comparison").problems(6) for name in ("documents", "foreign"))
+    assert [problem.id for problem in plain] == [problem.id for problem in foreign]
+    assert not {problem.question for problem in plain} & {problem.question for problem in foreign}
+    assert open_suite("foreign:one_hop").name == "foreign:one_hop"
+
+
 def test_documents_of_several_kinds_come_in_turn() -> None:
     kinds = [problem.id.partition("/")[0] for problem in open_suite("documents:comparison+two_hops").problems(4)]
     assert kinds == ["comparison", "two_hops"] * 2
@@ -172,9 +181,10 @@ def test_documents_of_several_kinds_come_in_turn() -> None:
     ("spec", "says"),
     [
         ("cuntdown", "did you mean countdown"),
-        ("xyz", "there are: countdown, game24, documents, reasoning-gym, jsonl"),
+        ("xyz", "there are: countdown, game24, documents, foreign, reasoning-gym, jsonl"),
         ("countdown:7", "countdown:3"),
         ("documents:hops", "documents:one_hop"),
+        ("foreign:hops", "there are: foreign, foreign:one_hop"),
         ("documents:one_hop+hops", "no suite documents:hops"),
         ("documents:one_hop+", "no suite documents:;"),
         ("game24:9-3", "game24:FIRST-LAST"),
