@@ -155,22 +155,24 @@ def remove(client: APIClient, id: str) -> None:
     """Kill the container and remove it; returns when it is gone. Raises SandboxFault."""
     from docker.errors import APIError, NotFound
 
+    def once() -> None:
+        try:
+            client.remove_container(id, force=True, v=True)
+        except APIError as error:
+            if error.status_code != 409:
+                raise
+            # It is being removed already, which it does by itself at its end.
+            client.wait(id, timeout=REMOVE_SECONDS, condition="removed")
+
+    # On a busy machine the daemon may lose patience with a runtime that takes long to kill: an error of the server.
+    patient = Retrying(
+        retry=retry_if_exception(lambda error: isinstance(error, APIError) and error.is_server_error()),
+        stop=stop_after_delay(REMOVE_SECONDS),
+        wait=wait_fixed(REMOVE_AGAIN_SECONDS),
+        reraise=True,
+    )
     with faults("remove a container"), suppress(NotFound):
-        # On a busy machine the daemon may lose patience with a runtime that takes long to kill: an error of the server.
-        for attempt in Retrying(
-            retry=retry_if_exception(lambda error: isinstance(error, APIError) and error.is_server_error()),
-            stop=stop_after_delay(REMOVE_SECONDS),
-            wait=wait_fixed(REMOVE_AGAIN_SECONDS),
-            reraise=True,
-        ):
-            with attempt:
-                try:
-                    client.remove_container(id, force=True, v=True)
-                except APIError as error:
-                    if error.status_code != 409:
-                        raise
-                    # It is being removed already, which it does by itself at its end.
-                    client.wait(id, timeout=REMOVE_SECONDS, condition="removed")
+        patient(once)
 
 
 def _create(client: APIClient, limits: Limits) -> str:
