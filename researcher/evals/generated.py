@@ -56,6 +56,7 @@ class Documents:
     verifiers: Mapping[str, Verifier] = {}
     worlds = "documents"
     """What the suite is called, and what its seeds begin with."""
+    foreign = False
 
     def __init__(self, kind: str = "") -> None:
         known: dict[str, Skill] = {name: name for name in DOCUMENTS}
@@ -74,7 +75,7 @@ class Documents:
         trainings."""
         kind = self.kinds[i % len(self.kinds)]
         rng = random.Random(f"{namespace}/{self.worlds}/{kind}/{i}")
-        made = data.make(rng, kind, held_out=held_out, foreign=self.worlds == "foreign")
+        made = data.make(rng, kind, held_out=held_out, foreign=self.foreign)
         return Problem(f"{kind}/{i}", made.messages[1]["content"], "exact", gold=made.answer, texts=made.texts)
 
 
@@ -82,3 +83,4 @@ class Foreign(Documents):
     """The same questions over documents of another build: real-looking names, many phrasings, lists, letters."""
 
     worlds = "foreign"
+    foreign = True
