@@ -117,22 +117,26 @@ def test_rows_weigh_the_models_own_tokens(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("thought", "decisive"),
+    ("thought", "name", "decisive"),
     [
-        ("Q: Find the seat of X.\nX is based in Y. [7]\nSo Y.", "X"),
-        ("Q: Find the seat of X.\nNot there. Read x.md.", "Not Read"),
-        ("Q: Find the seat of X.\nNot there. The documents do not say.", "Not The"),
+        ("Q: Find the seat of X.\nX is based in Y. [7]\nSo Y.", "DECISION_WEIGHT", "X"),
+        ("Q: Find the seat of X.\nX is based in Y. [7]\nSo Y.", "NUMBER_WEIGHT", "7]"),
+        ("Q: Find the seat of X.\nNot there. Read x.md.", "DECISION_WEIGHT", "Not Read"),
+        ("Q: Find the seat of X.\nNot there. The documents do not say.", "DECISION_WEIGHT", "Not The"),
+        ("82 A (2), 79 B (2): 8>7; larger 82 A, smaller 79 B; larger: 82 A.", "COMPARED_WEIGHT", "228>7"),
+        ("82 A (2), 179 B (3): 2<3 digits; larger 179 B.", "COMPARED_WEIGHT", "232<3"),
     ],
 )
-def test_where_a_question_is_decided_weighs_more(folder: Path, thought: str, decisive: str) -> None:
+def test_what_an_answer_hangs_on_weighs_more(folder: Path, thought: str, name: str, decisive: str) -> None:
     from tokenizers import Tokenizer
 
-    from researcher.train.embedded.train import DECISION_WEIGHT, Row
+    from researcher.train.embedded import train
+    from researcher.train.embedded.train import Row
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     messages: list[Message] = [system("s"), user("Where is X based?"), say("<answer>Y</answer>", thought)]
     row = Row(tokenizer, Example("one_hop", messages, (), "Y", {}))
-    heavy = [i for i, w in zip(row.ids, row.weights, strict=True) if w == DECISION_WEIGHT]
+    heavy = [i for i, w in zip(row.ids, row.weights, strict=True) if w == getattr(train, name)]
     assert tokenizer.decode(heavy) == decisive
 
 

@@ -34,6 +34,7 @@ VERDICT_WEIGHTS: dict[Skill, float] = {"judging": 8.0, "process": 8.0, "outcome"
 
 NUMBER_WEIGHT = 3.0
 """Loss weight of the number of a passage: a token or two that decide what a whole sentence refers to."""
+
 COMPARED_WEIGHT = 4.0
 """Loss weight of how long a compared number is, and of the signs between digits: the comparison hangs on them."""
 
@@ -41,9 +42,13 @@ DECISION_WEIGHT = 5.0
 """Loss weight of the words that decide whether a passage answers a question: where the answer to it begins, and what
 comes after `Not there.`"""
 
-_NUMBER = re.compile(r"\[\d+\]")
-_COMPARED = re.compile(r"(?<= \()\d(?=\)[,:] )|\d[<=>]\d")
-_DECISION = re.compile(r"^Q: .*\n(\S+)(?: there\.( \S+))?", re.MULTILINE)
+_HEAVY = (
+    (re.compile(r"(\[\d+\])"), NUMBER_WEIGHT),
+    (re.compile(r" \((\d)(?=\)[,:] )|(\d[<=>]\d)"), COMPARED_WEIGHT),
+    (re.compile(r"^Q: .*\n(\S+)(?: there\.( \S+))?", re.MULTILINE), DECISION_WEIGHT),
+)
+"""What weighs more in an answer over documents: the groups of a pattern."""
+
 _EMPTY = re.compile(re.escape(GIVEN_THOUGHT))
 
 
@@ -122,13 +127,10 @@ def _spans(example: Example, text: str) -> Iterator[tuple[int, int, float]]:
         for match in QUESTION.finditer(text):
             yield *match.span(), REST_WEIGHT
     if example.skill == "lookup" or example.skill in data.DOCUMENT_SKILLS:
-        for match in _NUMBER.finditer(text):
-            yield *match.span(), NUMBER_WEIGHT
-        for match in _COMPARED.finditer(text):
-            yield *match.span(), COMPARED_WEIGHT
-        for match in _DECISION.finditer(text):
-            for group in (1, 2):
-                yield *match.span(group), DECISION_WEIGHT
+        for pattern, weight in _HEAVY:
+            for match in pattern.finditer(text):
+                for group in range(1, pattern.groups + 1):
+                    yield *match.span(group), weight
 
 
 def batches(tokenizer: Tokenizer, plan: Plan, shard: int, limit: int = 1024) -> Iterator[tuple[Tensor, Tensor]]:
