@@ -190,7 +190,7 @@ async def test_39_a_signal_ends_the_run_saved_within_five_seconds(tmp_path: Path
         process, began = await started_cli(server, tmp_path)
         process.send_signal(sent)
         _, said = await anyio.to_thread.run_sync(process.communicate)
-        assert time.monotonic() - began < 15  # a process on a busy machine takes its time to end
+        assert time.monotonic() - began < 7
         assert process.returncode == 130, said
         assert "resume" in said
         assert "Traceback" not in said
@@ -208,7 +208,7 @@ async def test_39_a_second_signal_forces(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         await anyio.to_thread.run_sync(process.communicate)
     assert process.returncode == 130
-    assert time.monotonic() - began < 4.5  # the first signal's five seconds would not be over
+    assert time.monotonic() - began < 2.5
 
 
 async def started_cli(server: ModelServer, home: Path) -> tuple[subprocess.Popen[str], float]:
@@ -237,7 +237,7 @@ async def test_40_a_thread_that_hangs_leaves_the_others_and_the_answer_says_part
 async def test_41_a_slow_disk_does_not_block_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Slow(sqlite3.Connection):
         def commit(self) -> None:
-            time.sleep(2.0)
+            time.sleep(1.0)
             super().commit()
 
     create = RunStore.create
@@ -260,7 +260,7 @@ async def test_41_a_slow_disk_does_not_block_the_event_loop(tmp_path: Path, monk
             result = await orchestrator.answer(TASK, **VOTE)
             group.cancel_scope.cancel()
     assert result.outcome is Outcome.ANSWERED
-    assert longest < 1.8
+    assert longest < 0.8
 
 
 async def test_42_without_docker_code_runs_in_the_embedded_sandbox(tmp_path: Path) -> None:
