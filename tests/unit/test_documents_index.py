@@ -213,6 +213,13 @@ def test_the_index_is_kept_private_and_apart(place: Place) -> None:
     assert (place.home / "indexes").stat().st_mode & 0o077 == 0
 
 
+def _replaced(path: Path, data: bytes) -> None:
+    """Other bytes in its place. Tantivy's threads may still map the old ones, whose change would end this process."""
+    other = path.with_suffix(".new")
+    other.write_bytes(data)
+    other.replace(path)
+
+
 def _truncated(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
@@ -289,7 +296,7 @@ def test_a_damaged_tantivy_index_is_built_again_under_the_same_numbers(tmp_path:
     numbers = place.numbers()
     for pattern in ("*.store", "*.idx", "meta.json"):
         for path in place.database().with_suffix(".tantivy").glob(pattern):
-            path.write_bytes(b"junk" * 99)
+            _replaced(path, b"junk" * 99)
         documents = place.open()
         assert "tantivy" in documents.notices[0]
         assert [hit.source for hit in documents.corpus.search("bee", 1)] == ["b.md"]
@@ -306,7 +313,7 @@ async def test_damage_that_a_look_up_in_tantivy_meets_is_a_fault_and_repaired(tm
     (store,) = place.database().with_suffix(".tantivy").glob("*.store")
     data = bytearray(store.read_bytes())
     data[: len(data) // 2] = bytes(255 - byte for byte in data[: len(data) // 2])
-    store.write_bytes(data)
+    _replaced(store, data)
     documents = place.open()
     with pytest.raises(ToolFault, match="the index of the documents failed"):
         for n in range(200):
