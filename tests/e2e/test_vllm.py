@@ -54,3 +54,21 @@ async def test_siblings_that_start_together_share_their_prefix(vllm_served: Any)
     cached = sorted(completion.usage.cached_tokens for completion in found)
     assert prompt > 512
     assert cached[1] > prompt - 256, "but for the last blocks, all but one have it from the cache"
+
+
+async def test_seeded_prompts_that_come_together_do_not_end_the_server(vllm_served: Any) -> None:
+    """Rollouts all begin at once, each with a seed. Computed in pieces, as they do not fit into one step, such prompts
+    end vLLM on a CPU."""
+    found: list[Completion] = []
+
+    async def one(seed: int) -> None:
+        words = " ".join(str(seed * 1000 + number) for number in range(150))  # no two share a prefix
+        sampling = Sampling(temperature=1.0, max_tokens=4, seed=seed)
+        request = ModelRequest(messages=(Message(role="user", content=words),), sampling=sampling, raw=True)
+        found.append(await vllm_served.endpoint.complete(request))
+
+    async with anyio.create_task_group() as group:
+        for seed in range(1, 17):
+            group.start_soon(one, seed)
+    assert len(found) == 16
+    assert sum(completion.usage.prompt_tokens for completion in found) > 8192

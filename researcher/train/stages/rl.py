@@ -39,9 +39,16 @@ class ReinforcementStage(Stage, LoopConfig):
         self.refuse()
 
     def suits(self, model: Path) -> None:
-        """Adapters and servers of one's own are for folders."""
+        """Adapters and servers of one's own are for folders; so is a correction by the sampler's logprobs where it
+        samples at another temperature than 1, since llama.cpp tells those of 1."""
         if model.is_dir():
             return
+        heat = self.params.get("temperature")
+        if self.trainer.loss.mismatch.mode != "off" and heat not in (None, 1.0):
+            raise UserError(
+                f"trainer.loss.mismatch: the embedded engine's logprobs are of temperature 1, and {heat} was set; set "
+                "params.temperature = 1.0 or mismatch.mode = off, or give --model vllm:DIR."
+            )
         for name, given in (("lora", self.lora), ("server", self.server)):
             if given:
                 raise UserError(f"{name}: {model} is for the embedded engine, which has none; give --model vllm:DIR.")
