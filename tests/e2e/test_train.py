@@ -140,6 +140,11 @@ BAD: list[Any] = [
     (["train", "r1-zero", "--suite", "countdown:3", "--model", "http://localhost:1/v1"], "gguf:PATH or vllm:DIR"),
     (["train", "r1-zero", "--suite", "countdown:3", "--model", "vllm:no/such"], "no directory no/such"),
     (["train", "r1-zero", "--suite", "countdown:3", "--set", "rl.lora.rank=8"], "has none; give --model vllm:DIR"),
+    (
+        ["train", "r1-zero", "--suite", "countdown:3", "--set", "rl.trainer.loss.mismatch.mode=truncate",
+         "--set", "rl.params.temperature=0.8"],
+        "the embedded engine's logprobs are of temperature 1, and 0.8 was set",
+    ),
     (["train", "r1-zero", "--suite", "countdown:3", "--set", "rl.lora.rank=999"], "must be less than or equal to 512"),
     (["train", "r1-zero", "--suite", "countdown:3", "--model", "gguf:no.gguf"], "no model file no.gguf"),
     (["train", "r1-zero", "--suite", "countdown:3", "--set", "rl.rewards=[{name='acuracy'}]"], "reward 'acuracy'"),

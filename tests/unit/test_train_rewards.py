@@ -68,6 +68,15 @@ def test_no_answer_of_its_own_accord_is_wrong(outcome: Outcome) -> None:
     assert gave("accuracy", [sample(verdict=RIGHT), sample(verdict=WRONG)], right=2, wrong=-1) == [2.0, -1.0]
 
 
+def test_a_reply_that_ran_into_its_limit_is_wrong_or_filtered() -> None:
+    cut: dict[str, Any] = {"finish": FinishReason.LENGTH, "outcome": Outcome.EXHAUSTED, "answer": None}
+    group = [sample(**cut), sample(verdict=RIGHT, finish=FinishReason.LENGTH), sample(verdict=WRONG)]
+    assert gave("accuracy", group) == [0.0, 1.0, 0.0]
+    assert gave("accuracy", group, truncated="silent") == [None, 1.0, 0.0]
+    refused = sample(answer=None, outcome=Outcome.REFUSED)
+    assert gave("accuracy", [refused], truncated="silent") == [0.0]
+
+
 THINKING = "<think>so</think>\n<answer>4</answer>"
 
 

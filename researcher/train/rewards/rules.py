@@ -26,15 +26,22 @@ _SCRIPTS = {
 
 
 class Accuracy(RewardParameters):
-    """1 where the task's verifier says right, 0 where wrong or without an answer; silent where it could not judge."""
+    """1 where the task's verifier says right, 0 where wrong or without an answer; silent where it could not judge.
+
+    `truncated`: of a reply that ran into its limit without an answer. As `wrong` it teaches to end early; `silent` is
+    DAPO's overlong filtering (Yu et al. 2025, section 3.4), but for the baseline, which leaves it out too.
+    """
 
     right: float = 1.0
     wrong: float = 0.0
+    truncated: Literal["wrong", "silent"] = "wrong"
 
     def __call__(self, group: Sequence[Sample]) -> list[float | None]:
         return [self._one(sample) for sample in group]
 
     def _one(self, sample: Sample) -> float | None:
+        if self.truncated == "silent" and sample.finish is FinishReason.LENGTH and sample.answer is None:
+            return None
         right = judged(sample)
         return None if right is None else self.right if right else self.wrong
 
