@@ -133,6 +133,7 @@ def test_a_killed_training_goes_on_by_the_same_command(
     assert "was changed after its stage was done" in capsys.readouterr().err
 
 
+MISMATCH = "rl.trainer.loss.mismatch.mode"
 BAD: list[Any] = [
     (["train", "r1-zer", "--suite", "countdown:3"], "did you mean r1-zero"),
     (["train", "r1-zero", "--suite", "contdown"], "did you mean countdown"),
@@ -141,8 +142,7 @@ BAD: list[Any] = [
     (["train", "r1-zero", "--suite", "countdown:3", "--model", "vllm:no/such"], "no directory no/such"),
     (["train", "r1-zero", "--suite", "countdown:3", "--set", "rl.lora.rank=8"], "has none; give --model vllm:DIR"),
     (
-        ["train", "r1-zero", "--suite", "countdown:3", "--set", "rl.trainer.loss.mismatch.mode=truncate",
-         "--set", "rl.params.temperature=0.8"],
+        f"train r1-zero --suite countdown:3 --set {MISMATCH}=truncate --set rl.params.temperature=0.8".split(),
         "the embedded engine's logprobs are of temperature 1, and 0.8 was set",
     ),
     (["train", "r1-zero", "--suite", "countdown:3", "--set", "rl.lora.rank=999"], "must be less than or equal to 512"),
