@@ -51,6 +51,11 @@ class LossConfig(BaseModel):
     tail: Tail = Field(default="bucket", description="top-k KL: what becomes of the teacher's other tokens")
     drift_penalty: float = Field(default=1e-3, ge=0.0, description="masked: weight of (log pi - log mu)^2")
 
+    @property
+    def reads_sampler(self) -> bool:
+        """It corrects for the sampler, by the logprobs that the sampler gave."""
+        return self.mismatch.mode != "off" or self.objective == "masked"
+
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
         """The loss of a paper, with changes. Raises KeyError for a name that is not in PRESETS."""

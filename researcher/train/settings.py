@@ -73,9 +73,8 @@ class LoopConfig(BaseModel):
             raise UserError("Partial rollouts are single turns, and these tasks want tools: leave out partial.")
         for task in tasks[:1]:
             check_calls(self.strategy, strategy, task)
-        loss = self.trainer.loss
         what = "partial rollouts" if self.partial is not None else f"staleness = {self.staleness}"
-        if self.bound and loss.mismatch.mode == "off" and loss.objective != "masked":
+        if self.bound and not self.trainer.loss.reads_sampler:
             raise UserError(
                 f"With {what} older weights sample what is learned from, which needs a correction: set "
                 "trainer.loss.mismatch.mode to truncate or mask."

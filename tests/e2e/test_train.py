@@ -133,7 +133,8 @@ def test_a_killed_training_goes_on_by_the_same_command(
     assert "was changed after its stage was done" in capsys.readouterr().err
 
 
-MISMATCH = "rl.trainer.loss.mismatch.mode"
+LOSS = "rl.trainer.loss"
+MISMATCH = f"{LOSS}.mismatch.mode"
 BAD: list[Any] = [
     (["train", "r1-zer", "--suite", "countdown:3"], "did you mean r1-zero"),
     (["train", "r1-zero", "--suite", "contdown"], "did you mean countdown"),
@@ -143,7 +144,11 @@ BAD: list[Any] = [
     (["train", "r1-zero", "--suite", "countdown:3", "--set", "rl.lora.rank=8"], "has none; give --model vllm:DIR"),
     (
         f"train r1-zero --suite countdown:3 --set {MISMATCH}=truncate --set rl.params.temperature=0.8".split(),
-        "the embedded engine's logprobs are of temperature 1, and 0.8 was set",
+        "the embedded engine's are of temperature 1, and vote samples at 0.8",
+    ),
+    (
+        f"train r1-zero --suite countdown:3 --set {LOSS}.objective=masked --set rl.params={{stop='full'}}".split(),
+        "temperature 1, and vote samples at 0.8; set",  # its default
     ),
     (["train", "r1-zero", "--suite", "countdown:3", "--set", "rl.lora.rank=999"], "must be less than or equal to 512"),
     (["train", "r1-zero", "--suite", "countdown:3", "--model", "gguf:no.gguf"], "no model file no.gguf"),

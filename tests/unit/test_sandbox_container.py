@@ -1,7 +1,8 @@
-"""What the daemon may say to a removal."""
+"""What the daemon may say to a removal, and a container that is lost on its way."""
 
 from __future__ import annotations
 
+import socket
 from unittest.mock import Mock
 
 import pytest
@@ -56,3 +57,33 @@ def test_a_daemon_that_refuses_is_told_at_once_and_one_that_fails_after_a_while(
     with pytest.raises(SandboxFault, match="Docker failed to remove a container"):
         container.remove(daemon, "some id")
     assert daemon.remove_container.call_count == 1
+
+
+LIMITS = container.Limits("some-image")
+
+
+def ended(*_: object) -> socket.socket:
+    """The channel to a container whose end is closed."""
+    here, there = socket.socketpair()
+    there.close()
+    return here
+
+
+@pytest.mark.parametrize("gone", ["removed before it was attached to", "ended before its first word"])
+def test_a_container_that_is_lost_before_its_first_word_is_started_anew_once(
+    monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    missing = Mock(side_effect=docker.errors.NotFound("no such container"))
+    monkeypatch.setattr(container, "attach", missing if gone.startswith("removed") else ended)
+    daemon = client(None, None)
+    daemon.create_container_from_config.return_value = {"Id": "some id"}
+    with pytest.raises(SandboxFault, match="no such container" if gone.startswith("removed") else "is gone"):
+        container.start(daemon, LIMITS, "1")
+    assert daemon.create_container_from_config.call_count == daemon.remove_container.call_count == 2
+
+
+def test_a_daemon_that_creates_no_container_is_not_asked_again() -> None:
+    daemon = Mock(**{"create_container_from_config.side_effect": refused(500)})
+    with pytest.raises(SandboxFault, match="Docker failed to create a container"):
+        container.start(daemon, LIMITS, "1")
+    assert daemon.create_container_from_config.call_count == 1

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import nn
 
 from researcher.errors import UserError
+from researcher.strategies.load import load_strategy
 from researcher.train.context import fingerprint_of
 from researcher.train.loop import Iteration, Loop, LoopConfig
 from researcher.train.lora import LoraSettings, with_adapters
@@ -43,11 +44,11 @@ class ReinforcementStage(Stage, LoopConfig):
         samples at another temperature than 1, since llama.cpp tells those of 1."""
         if model.is_dir():
             return
-        heat = self.params.get("temperature")
-        if self.trainer.loss.mismatch.mode != "off" and heat not in (None, 1.0):
+        heat = getattr(load_strategy(*self.rollout), "temperature", 1.0)
+        if self.trainer.loss.reads_sampler and heat != 1.0:
             raise UserError(
-                f"trainer.loss.mismatch: the embedded engine's logprobs are of temperature 1, and {heat} was set; set "
-                "params.temperature = 1.0 or mismatch.mode = off, or give --model vllm:DIR."
+                f"trainer.loss corrects by the sampler's logprobs: the embedded engine's are of temperature 1, and "
+                f"{self.rollout[0]} samples at {heat}; set params.temperature = 1.0, or give --model vllm:DIR."
             )
         for name, given in (("lora", self.lora), ("server", self.server)):
             if given:

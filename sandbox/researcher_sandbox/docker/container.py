@@ -8,13 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
+from tenacity import Retrying, retry, retry_if_exception, stop_after_attempt, stop_after_delay, wait_fixed
 
 from researcher.errors import SandboxFault, UserError
 from researcher_sandbox.docker import owner
 from researcher_sandbox.docker.channel import Channel
 from researcher_sandbox.docker.client import attach, faults
-from researcher_sandbox.docker.wire import Reply
+from researcher_sandbox.docker.wire import ChannelBroken, Reply
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -121,8 +121,16 @@ class Container:
         return await self.channel.ask(message, seconds)
 
 
+def _lost(error: BaseException) -> bool:
+    """Whether the container ended, or was removed, before its first word: nothing has run in it yet."""
+    from docker.errors import NotFound
+
+    return isinstance(error, ChannelBroken) or isinstance(error.__cause__, NotFound)
+
+
+@retry(retry=retry_if_exception(_lost), stop=stop_after_attempt(2), reraise=True)
 def start(client: APIClient, limits: Limits, version: str) -> Container:
-    """A container that is ready. Blocks for some tenths of a second.
+    """A container that is ready. Blocks for some tenths of a second; another is started where the first was lost.
 
     Raises SandboxFault where it did not start, UserError where the image is absent or not this version's.
     """
