@@ -36,6 +36,7 @@ class Game24:
         self.held_out = more == HELD_OUT
         self.name = f"game24:{match[0]}" + (f":{HELD_OUT}" if self.held_out else "")
         self._numbers = [i for i in wanted if not self.held_out or is_held_out(puzzles()[i], 24)]
+        self._rest = sorted(set(wanted) - set(self._numbers))
 
     @property
     def size(self) -> int:
@@ -45,6 +46,10 @@ class Game24:
     def problems(self, count: int) -> list[Problem]:
         """The first puzzles of the range."""
         return [_problem(i) for i in self._numbers[:count]]
+
+    def others(self, count: int) -> list[Problem]:
+        """The first puzzles of the range that `:held-out` leaves to trainings; none without it."""
+        return [_problem(i) for i in self._rest[:count]]
 
 
 def _problem(i: int) -> Problem:

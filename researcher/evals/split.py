@@ -11,6 +11,7 @@ from researcher_tools.verifiers.countdown import solve_countdown
 
 from researcher.errors import UserError
 from researcher.evals.generated import Countdown, Documents
+from researcher.evals.listed import Game24
 from researcher.evals.problem import Problem, Suite
 from researcher.train.embedded.tasks import countdown
 from researcher.types import Task
@@ -31,9 +32,9 @@ class Split(NamedTuple):
 def split(suite: Suite, train: int, held_out: int) -> Split:
     """The first `held_out` problems are for evaluation, others for training.
 
-    Generated training problems are drawn from numbers and names that no evaluation draws. Where a suite has an end,
-    training takes what comes after the held-out ones. Raises UserError where there are too few, or none can be rewarded
-    here.
+    Generated training problems are drawn from numbers and names that no evaluation draws; with `game24:...:held-out`
+    they are the puzzles of that range which it leaves out. Where a suite has an end, training takes what comes after
+    the held-out ones. Raises UserError where there are too few, or none can be rewarded here.
     """
     if suite.verifiers:
         raise UserError(f"The suite {suite.name} is judged by a program of its own, which training does not run yet.")
@@ -44,6 +45,11 @@ def split(suite: Suite, train: int, held_out: int) -> Split:
         made = document_problems(suite, train)
         texts = {problem.question: problem.texts for problem in [*made, *kept]}
         return Split([task_of(problem) for problem in made], [task_of(problem) for problem in kept], texts)
+    if isinstance(suite, Game24) and suite.held_out:
+        others = suite.others(train)
+        if not others:
+            raise UserError(f"All puzzles of {suite.name} are held out: none is left to train on; give a wider range.")
+        return Split([task_of(problem) for problem in others], [task_of(problem) for problem in kept])
     if suite.size is not None and suite.size <= held_out:
         raise UserError(
             f"The suite {suite.name} has {suite.size} problems, of which {held_out} are held out: none is left to "

@@ -26,6 +26,7 @@ from researcher.train.course import Course
 from researcher.train.curation import draw_diverse, quality
 from researcher.train.embedded.convert import Packed
 from researcher.train.embedded.tasks import names
+from researcher.train.embedded.tasks.countdown import is_held_out
 from researcher.train.files import checksum, read_samples, write_samples
 from researcher.train.journal import Journal
 from researcher.train.journey import Step, linearise
@@ -184,6 +185,17 @@ def test_of_a_file_what_comes_after_the_held_out_problems_is_trained_on(tmp_path
     assert [task.gold for task in tasks.train] == ["3", "4", "5", "6"]
     with pytest.raises(UserError, match="none is left to train on"):
         split(open_suite(f"jsonl:{file}"), 100, 6)
+
+
+def test_games_of_24_are_trained_on_where_they_are_not_held_out() -> None:
+    suite = open_suite("game24:0-1361:held-out")
+    tasks = split(suite, 2000, 100)
+    assert len(tasks.held_out) == 100
+    assert len(tasks.train) + suite.size == 1362
+    assert all(is_held_out(task.data["numbers"], 24) for task in tasks.held_out)
+    assert not any(is_held_out(task.data["numbers"], 24) for task in tasks.train)
+    with pytest.raises(UserError, match="none is left to train on; give a wider range"):
+        split(open_suite("game24:1-1:held-out"), 10, 1)
 
 
 def test_the_filter_keeps_right_different_short_samples() -> None:
