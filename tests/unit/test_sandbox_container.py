@@ -7,6 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 from researcher_sandbox.docker import container
+from researcher_sandbox.docker.wire import ChannelBroken
 
 from researcher.errors import SandboxFault
 
@@ -80,6 +81,16 @@ def test_a_container_that_is_lost_before_its_first_word_is_started_anew_once(
     with pytest.raises(SandboxFault, match="no such container" if gone.startswith("removed") else "is gone"):
         container.start(daemon, LIMITS, "1")
     assert daemon.create_container_from_config.call_count == daemon.remove_container.call_count == 2
+
+
+def test_the_second_start_is_the_container_that_is_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    channel = Mock(**{"ask_now.side_effect": [ChannelBroken("gone"), Mock(version="1")]})
+    monkeypatch.setattr(container, "attach", ended)
+    monkeypatch.setattr(container, "Channel", Mock(return_value=channel))
+    daemon = client(None)
+    daemon.create_container_from_config.side_effect = [{"Id": "lost"}, {"Id": "had"}]
+    assert container.start(daemon, LIMITS, "1").id == "had"
+    daemon.remove_container.assert_called_once_with("lost", force=True, v=True)
 
 
 def test_a_daemon_that_creates_no_container_is_not_asked_again() -> None:
