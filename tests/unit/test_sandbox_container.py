@@ -85,7 +85,7 @@ def test_a_container_that_is_lost_before_its_first_word_is_started_anew_once(
 
 def test_the_second_start_is_the_container_that_is_had(monkeypatch: pytest.MonkeyPatch) -> None:
     channel = Mock(**{"ask_now.side_effect": [ChannelBroken("gone"), Mock(version="1")]})
-    monkeypatch.setattr(container, "attach", ended)
+    monkeypatch.setattr(container, "attach", Mock())
     monkeypatch.setattr(container, "Channel", Mock(return_value=channel))
     daemon = client(None)
     daemon.create_container_from_config.side_effect = [{"Id": "lost"}, {"Id": "had"}]
