@@ -20,7 +20,7 @@ from researcher.models.exchange import Exchange
 from researcher.models.requests import RequestEncoder, ServerKind
 from researcher.models.stream import StreamFold
 from researcher.models.tokenizer import Ids, Tokenizer
-from researcher.models.wire import completions_of, count
+from researcher.models.wire import completions_of, count, own_of
 from researcher.protocols import Progress
 from researcher.types import Completion, FinishReason, ModelRequest, Sampling
 
@@ -54,17 +54,20 @@ class TokenRoute:
         context: int | None,
         *,
         versions: bool = False,
+        plain: bool = False,
     ) -> None:
-        """`versions`: by the route of vLLM (`--enable-scale-out`) that says which weights sampled which token."""
+        """`versions`: by the route of vLLM (`--enable-scale-out`) that says which weights sampled which token.
+
+        `plain`: what is not to stream does not. Else llama.cpp always streams: only then does it notice that its caller
+        has gone.
+        """
         self._exchange, self._encoder, self._kind = exchange, encoder, kind
         self._model, self._context, self._versions = model, context, versions
+        self._streams = kind is ServerKind.LLAMA_CPP and not plain
         self._tokenizer = Tokenizer(exchange, encoder, kind, model)
 
     async def complete(self, request: ModelRequest, progress: Progress) -> Completion:
-        """What comes next in the assistant's turn, as it was sampled, with all ids. Raises ModelError.
-
-        llama.cpp always streams: only then does it notice that its caller has gone.
-        """
+        """What comes next in the assistant's turn, as it was sampled, with all ids. Raises ModelError."""
         begun = await self.begun(request)
         done, ids = await self._sampled(begun, request, progress)
         stops = request.sampling.stop
@@ -110,8 +113,7 @@ class TokenRoute:
 
     async def _sampled(self, begun: Begun, request: ModelRequest, progress: Progress) -> tuple[Completion, Ids]:
         """The raw completion, and the ids that came with it, be they all or not."""
-        ours, top = self._kind is ServerKind.LLAMA_CPP, request.sampling.top_logprobs
-        stream = request.stream or ours
+        top, stream = request.sampling.top_logprobs, request.stream or self._streams
         sampling = self._with_ids(request.sampling, len(begun.ids))
         path, encode = "/completions", self._encoder
         if self._versions:
@@ -119,17 +121,18 @@ class TokenRoute:
             body = encode.generation(begun.ids, self._model, sampling, stream=stream)
         else:
             body = encode.completion(begun.ids, self._model, sampling, self._kind, stream=stream)
-        if not stream:
-            done = completions_of(await self._exchange.reply(path, body), self._model, raw=True, top=top)[0]
+        if stream:
+            fold = StreamFold(progress, raw=True, top=top)
+            # llama.cpp closes the connection after a stream, although it says that it keeps it.
+            await self._exchange.stream(path, body, fold.add, last=self._kind is ServerKind.LLAMA_CPP)
+            done, own = fold.completion(self._model), fold.own
+        else:
+            reply = await self._exchange.reply(path, body)
+            done, own = completions_of(reply, self._model, raw=True, top=top)[0], own_of(reply)
             count(progress, done)
-            return done, done.token_ids or ()
-        fold = StreamFold(progress, raw=True, top=top)
-        # llama.cpp closes the connection after a stream, although it says that it keeps it.
-        await self._exchange.stream(path, body, fold.add, last=ours)
-        done = fold.completion(self._model)
-        if done.token_ids is None and done.usage is not None:
-            done = await self._found(done, fold.own, done.usage.completion_tokens)
-        return done, done.token_ids or tuple([token for token, _ in fold.own])
+        if self._kind is ServerKind.LLAMA_CPP and done.token_ids is None and done.usage is not None:
+            done = await self._found(done, own, done.usage.completion_tokens)
+        return done, done.token_ids or tuple([token for token, _ in own])
 
     def _with_ids(self, sampling: Sampling, used: int) -> Sampling:
         """The sampling that gives ids: llama.cpp's come with logprobs. vLLM's default for max_tokens is 16 here."""
@@ -147,7 +150,7 @@ class TokenRoute:
         for token, text in own:
             parts = () if text.isascii() else await self._tokenizer.ids(text)
             whole += parts if parts and parts[-1] == token else (token,)
-        return msgspec.structs.replace(done, token_ids=tuple(whole) if len(whole) == total else None)
+        return msgspec.structs.replace(done, token_ids=tuple(whole) if len(whole) == total else None, logprobs=None)
 
     async def _with_stop(self, content: str, ids: Ids, stops: Sequence[str], before: int) -> str:
         """The content with the stop string that ended it and what else its last token says; as it is after an EOS."""

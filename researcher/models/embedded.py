@@ -57,12 +57,13 @@ async def open_embedded(
     context: int = CONTEXT,
     threads: int | None = None,
     copy: int = 0,
+    plain: bool = False,
 ) -> AsyncIterator[Endpoint]:
     """An Endpoint on the model in `path`, or on the one this package ships. Raises UserError.
 
     `slots` are the calls that run at once, each with room for `context` tokens; more wait in the endpoint's limiter.
     The first user of a file decides both. Another `copy` of a file has a server of its own. llama.cpp notices that a
-    caller has gone only while it streams to it: a call that may be cut off should stream.
+    caller has gone only while it streams to it: a call that may be cut off should stream. `plain` is the Endpoint's.
     """
     file = _checked(SHIPPED if path is None else path)
     plan = _plan(file, slots, context, threads)
@@ -71,7 +72,7 @@ async def open_embedded(
         await anyio.to_thread.run_sync(lambda: taken.append(_SHELF.take(file, plan, copy)))
         server = taken[0]
         limiter = AdaptiveLimiter(server.plan.slots, maximum=server.plan.slots)
-        endpoint = Endpoint(server.base_url, server.name, api_key=server.key, limiter=limiter)
+        endpoint = Endpoint(server.base_url, server.name, api_key=server.key, limiter=limiter, plain=plain)
         try:
             yield endpoint
         finally:
@@ -86,11 +87,11 @@ async def open_embedded(
 @asynccontextmanager
 async def open_on_all_cores(path: Path) -> AsyncIterator[Endpoint | Pool]:
     """The model of a file, computed on all cores: of a small one, which computes on one, a copy for each of them, up to
-    as many as pay for their start."""
+    as many as pay for their start. A small one streams only what is to stream (design/servers.md)."""
     small = _plan(_checked(path), None, CONTEXT, None).threads == 1
     count = min(physical_cores(), COPIES) if small else 1
     async with AsyncExitStack() as stack:
-        copies = [await stack.enter_async_context(open_embedded(path, copy=number)) for number in range(count)]
+        copies = [await stack.enter_async_context(open_embedded(path, copy=i, plain=small)) for i in range(count)]
         yield Pool(copies) if count > 1 else copies[0]
 
 

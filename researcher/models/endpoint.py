@@ -65,18 +65,22 @@ class Endpoint:
         limiter: AdaptiveLimiter | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         versions: bool = False,
+        plain: bool = False,
     ) -> None:
         """`model` None: the only one there. `client`: a user's own httpx client, which stays theirs to close.
 
         `versions`: a vLLM server that was started with --enable-scale-out, whose replies are to say which version of
         the weights sampled which token; its model must write Qwen's format, which is then read here.
+
+        `plain`: calls for token ids that are not to stream do not stream at llama.cpp either, which computes them to
+        their end when their caller has gone: for replies that take seconds and are seldom cut off.
         """
         self.limits = limits or CallLimits()
         self.limiter = limiter or AdaptiveLimiter(maximum=_descriptors())
         self._exchange = Exchange(
             base_url, transport or _transport(client, self.limits.body), api_key=api_key, idle=self.limits.idle
         )
-        self._name, self._sleep, self.versions = model, sleep, versions
+        self._name, self._sleep, self.versions, self._plain = model, sleep, versions, plain
         self._encoder = RequestEncoder()
         self._probe: Probe | None = None
         self._route: TokenRoute | None = None
@@ -183,9 +187,14 @@ class Endpoint:
 
     async def _by_ids(self, request: ModelRequest, probe: Probe, progress: Progress) -> Completion:
         if self._route is None:
-            context, versions = probe.capabilities.context, self.versions
             self._route = TokenRoute(
-                self._exchange, self._encoder, probe.kind, probe.model, context=context, versions=versions
+                self._exchange,
+                self._encoder,
+                probe.kind,
+                probe.model,
+                probe.capabilities.context,
+                versions=self.versions,
+                plain=self._plain,
             )
         route = self._route
         return await self._followed(lambda: route.complete(request, progress), progress)

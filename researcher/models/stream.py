@@ -67,7 +67,7 @@ class StreamFold:
             self._ids += choice.token_ids
             new = len(choice.token_ids)
         if choice.logprobs:
-            self._take_logprobs(choice.logprobs, text + thought)
+            self._take_logprobs(choice.logprobs)
         self._counted += new
         if thought:
             self._reasoning.append(thought)
@@ -78,9 +78,9 @@ class StreamFold:
         if self._progress.on_delta is not None and (thought or text):
             self._progress.on_delta(thought + text)
 
-    def _take_logprobs(self, given: WireLogprobs, text: str) -> None:
+    def _take_logprobs(self, given: WireLogprobs) -> None:
         self._logprobs += given.values()
-        self._own += [(token, text) for token in given.ids()]
+        self._own += given.own()
         alternatives = given.alternatives(self._top)
         self._alternatives += alternatives
         if alternatives and self._progress.on_confidence is not None:

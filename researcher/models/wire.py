@@ -73,8 +73,12 @@ class WireLogprobs(Wire, frozen=True, gc=False):
 
     def ids(self) -> list[int]:
         """Token ids, where each entry has one."""
-        ids = [entry.id for entry in self.content or () if entry.id is not None]
+        ids = [token for token, _ in self.own()]
         return ids if len(ids) == len(self.content or ()) else []
+
+    def own(self) -> list[tuple[int, str]]:
+        """Token ids with the text that came with each: llama.cpp's."""
+        return [(entry.id, entry.token) for entry in self.content or () if entry.id is not None]
 
     def alternatives(self, top: int) -> list[tuple[Alternative, ...]]:
         """For each sampled token the `top` most likely ones, the most likely first; empty where one has none."""
@@ -223,6 +227,12 @@ def own_ids(ids: list[int], usage: Usage | None) -> list[int]:
     """Token ids that came with logprobs, if they are all: llama.cpp gives none for a token in the middle of a
     character."""
     return ids if usage is None or usage.completion_tokens == len(ids) else []
+
+
+def own_of(reply: WireReply) -> list[tuple[int, str]]:
+    """The token ids that came with the logprobs of the first choice, each with the text that came with it."""
+    given = reply.choices[0].logprobs if reply.choices else None
+    return given.own() if given else []
 
 
 _SAID = (FinishReason.STOP, FinishReason.TRUNCATED)

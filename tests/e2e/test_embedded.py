@@ -16,6 +16,7 @@ from researcher.models import embedded as embedded_module
 from researcher.models.embedded import open_embedded, open_on_all_cores
 from researcher.models.endpoint import Endpoint
 from researcher.models.pool import Pool
+from researcher.protocols import Progress
 from researcher.types import Message, ModelRequest, Sampling
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.anyio]
@@ -54,6 +55,21 @@ async def test_a_small_model_has_a_copy_on_each_core(copy: Path, monkeypatch: py
         asked = ModelRequest(messages=ASK, sampling=Sampling(temperature=0.0))
         assert (await pool.complete(asked)).message == (await first.complete(asked)).message
     assert not [file for file in embedded_module._SHELF._servers if file[0] == copy]
+
+
+async def test_rollouts_on_a_small_model_do_not_stream_and_say_the_same(copy: Path) -> None:
+    sampling = Sampling(temperature=1.0, seed=3, max_tokens=120, token_ids=True, logprobs=True)
+    asked = ModelRequest(messages=ASK, sampling=sampling)
+    counts: list[list[str]] = [[], []]
+    async with open_embedded(copy) as streams:
+        one = await streams.complete(asked, Progress(on_delta=counts[0].append))
+    async with open_on_all_cores(copy) as plain:
+        two = await plain.complete(asked, Progress(on_delta=counts[1].append))
+    assert len(counts[0]) > 10
+    assert not counts[1]
+    assert (one.token_ids, one.prompt_ids, one.logprobs) == (two.token_ids, two.prompt_ids, two.logprobs)
+    assert (one.message, one.finish) == (two.message, two.finish)
+    assert len(one.token_ids or ()) == len(one.logprobs or ()) > 10
 
 
 async def test_on_many_cores_there_are_no_more_copies_than_pay_for_their_start(

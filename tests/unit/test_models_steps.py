@@ -30,9 +30,11 @@ streamed = pytest.mark.parametrize("stream", [False, True], ids=["whole", "strea
 
 
 @asynccontextmanager
-async def served(speaker: Speaker, **options: Any) -> AsyncIterator[tuple[Endpoint, ModelServer]]:
+async def served(
+    speaker: Speaker, *, plain: bool = False, **options: Any
+) -> AsyncIterator[tuple[Endpoint, ModelServer]]:
     with ModelServer(speaker, pages=speaker.pages, **options) as server:
-        endpoint = Endpoint(server.url)
+        endpoint = Endpoint(server.url, plain=plain)
         try:
             yield endpoint, server
         finally:
@@ -169,9 +171,10 @@ async def test_the_server_is_asked_for_text_and_ids_no_more_than_needed(kind: Ki
     assert asked[first:] == ["/v1/completions"] * 4
 
 
-async def test_ids_that_llama_cpp_leaves_out_are_found_again() -> None:
+@pytest.mark.parametrize("plain", [False, True])
+async def test_ids_that_llama_cpp_leaves_out_are_found_again(plain: bool) -> None:
     speaker = Speaker("né 🙂\nend", kind="llama.cpp")
-    async with served(speaker) as (endpoint, _):
+    async with served(speaker, plain=plain) as (endpoint, server):
         done = await steps(endpoint)
         assert said(done) == ["né 🙂\n", "end"]
         assert done[0].token_ids == tuple("né 🙂\n".encode())
@@ -179,18 +182,21 @@ async def test_ids_that_llama_cpp_leaves_out_are_found_again() -> None:
         assert len(done[1].logprobs or ()) == 4
         chat = await endpoint.complete(ModelRequest(messages=ASK, sampling=Sampling(token_ids=True, max_tokens=64)))
         assert chat.token_ids == (*"né 🙂\nend".encode(), END)
+    sent = [request.body for request in server.requests if request.path == "/v1/completions"]
+    assert [bool(body.get("stream")) for body in sent] == [not plain] * 3
 
 
-async def test_no_ids_are_claimed_where_some_are_lost() -> None:
+@pytest.mark.parametrize("plain", [False, True])
+async def test_no_ids_are_claimed_where_some_are_lost(plain: bool) -> None:
     """Half a character at the limit, a word whose text the tokenizer makes otherwise, a stop string in bytes."""
     speaker = Speaker("né\n", kind="llama.cpp")
-    async with served(speaker) as (endpoint, _):
+    async with served(speaker, plain=plain) as (endpoint, _):
         cut = await endpoint.complete(step(msgspec.structs.replace(LINE, max_tokens=2)))
         assert (cut.message.content, cut.finish, cut.token_ids) == ("n", FinishReason.LENGTH, None)
         speaker.vocabulary.ids = lambda text: [0] if text == "é" else list(text.encode())  # type: ignore[method-assign]
         done = await endpoint.complete(step())
         assert (done.message.content, done.token_ids) == ("né\n", None), "the stop string is there all the same"
-    async with served(Speaker("a。b", kind="llama.cpp")) as (endpoint, _):
+    async with served(Speaker("a。b", kind="llama.cpp"), plain=plain) as (endpoint, _):
         done = await endpoint.complete(step(msgspec.structs.replace(LINE, stop=("。",))))
         assert (done.message.content, done.token_ids) == ("a。", None)
 
