@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,12 +40,18 @@ SHOWN = {
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe by its name, or a TOML file; an unknown name lists them.")],
-    suite: Annotated[str, typer.Option(help="Whose problems to train on: countdown:3, jsonl:PATH, ... as in eval.")],
+    suite: Annotated[
+        list[str],
+        typer.Option(help="Whose problems to train on: countdown:3, jsonl:PATH, ... as in eval; again for a mix."),
+    ],
     out: Annotated[Path, typer.Option(help="The folder of the training; one that is there goes on.")],
     model: Annotated[str | None, typer.Option(help="embedded (the default), gguf:PATH or vllm:DIR")] = None,
     iterations: Annotated[int | None, typer.Option(help="Of each stage of reinforcement learning.")] = None,
-    problems: Annotated[int, typer.Option(help="How many problems to train on, at most.")] = 1000,
-    held_out: Annotated[int, typer.Option(help="How many are for evaluation alone: the suite's first.")] = 50,
+    problems: Annotated[
+        list[int] | None,
+        typer.Option(help="How many problems to train on, at most: of each suite, in their order.  [default: 1000]"),
+    ] = None,
+    held_out: Annotated[int, typer.Option(help="How many are for evaluation alone: the first of each suite.")] = 50,
     data: Annotated[Path | None, typer.Option(help="JSONL of conversations or samples to learn from.")] = None,
     teacher: Annotated[str | None, typer.Option(help="The model to learn from: gguf:PATH or embedded.")] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="STAGE.FIELD=VALUE; again for more.")] = None,
@@ -60,17 +66,21 @@ def train(
     if _followed():
         return
     settings = load_settings(config, flags={} if model is None else {"model": model})
-    for name, value, least in (("problems", problems, 1), ("held-out", held_out, 0), ("iterations", iterations, 1)):
+    counts = problems or [1000]
+    bounded = [*(("problems", count, 1) for count in counts), ("held-out", held_out, 0), ("iterations", iterations, 1)]
+    for name, value, least in bounded:
         if value is not None and value < least:
             raise UserError(f"--{name} {value}: give {least} or more.")
+    if len(counts) not in (1, len(suite)):
+        raise UserError(f"--problems is given {len(counts)} times and --suite {len(suite)}: give one for each, or one.")
     output = Output(json=json)
     chosen = _recipe(recipe, iterations, assignments(setting or ()))
     course = _course(
         chosen,
         out,
         weights_of(settings.model or "embedded"),
-        suite=suite,
-        problems=problems,
+        suites=suite,
+        problems=counts if len(counts) == len(suite) else counts * len(suite),
         held_out=held_out,
         data=data,
         teacher=None if teacher is None else weights_of(teacher),
@@ -165,26 +175,26 @@ def _course(
     out: Path,
     base: Path,
     *,
-    suite: str,
-    problems: int,
+    suites: Sequence[str],
+    problems: Sequence[int],
     held_out: int,
     data: Path | None,
     teacher: Path | None,
     seed: int,
 ) -> Course:
-    from researcher.evals.split import split
+    from researcher.evals.split import mixed, split
     from researcher.evals.suites import open_suite
     from researcher.train.course import Course
     from researcher.train.files import checksum
 
     if data is not None and not data.is_file():
         raise UserError(f"--data {data}: there is no such file.")
-    opened = open_suite(suite)
-    tasks = split(opened, problems, held_out)
+    opened = [open_suite(suite) for suite in suites]
+    tasks = mixed([split(suite, count, held_out) for suite, count in zip(opened, problems, strict=True)])
     said = {
         "model": f"sha256 {checksum(base)[:12]}",
         "teacher": None if teacher is None else f"sha256 {checksum(teacher)[:12]}",
-        "suite": opened.name,
+        "suite": ", ".join(suite.name for suite in opened),
         "problems": len(tasks.train),
         "held_out": held_out,
         "data": None if data is None else f"sha256 {checksum(data)[:12]}",

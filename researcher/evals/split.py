@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import count as naturals
 from typing import NamedTuple
 
@@ -58,6 +58,21 @@ def split(suite: Suite, train: int, held_out: int) -> Split:
     asked = {problem.question for problem in kept}
     more = suite.problems(held_out + train)[held_out:]
     return Split([task_of(p) for p in more if p.question not in asked], [task_of(problem) for problem in kept])
+
+
+def mixed(splits: Sequence[Split]) -> Split:
+    """All of them as one, in their order; a question that is held out by one is trained on by none. Raises UserError
+    where two ask the same with other documents."""
+    if len(splits) == 1:
+        return splits[0]
+    held_out = {task.question: task for each in splits for task in each.held_out}
+    train = {task.question: task for each in splits for task in each.train if task.question not in held_out}
+    texts: dict[str, Mapping[str, str]] = {}
+    for each in splits:
+        if twice := next((question for question in each.texts if question in texts), None):
+            raise UserError(f"Two of the suites ask {twice!r}: give each suite once.")
+        texts |= each.texts
+    return Split(list(train.values()), list(held_out.values()), texts)
 
 
 def task_of(problem: Problem) -> Task:

@@ -71,7 +71,7 @@ class LoopConfig(BaseModel):
         strategy = load_strategy(*self.rollout)
         if self.partial is not None and any(task.tools for task in tasks):
             raise UserError("Partial rollouts are single turns, and these tasks want tools: leave out partial.")
-        for task in tasks[:1]:
+        for task in {task.tools: task for task in tasks}.values():
             check_calls(self.strategy, strategy, task)
         what = "partial rollouts" if self.partial is not None else f"staleness = {self.staleness}"
         if self.bound and not self.trainer.loss.reads_sampler:

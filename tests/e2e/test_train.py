@@ -133,6 +133,21 @@ def test_a_killed_training_goes_on_by_the_same_command(
     assert "was changed after its stage was done" in capsys.readouterr().err
 
 
+def test_a_mix_of_suites_is_trained_on_each_question_over_its_own_documents(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = small("rl", group=4, tasks=6, iterations=1) | {"rl.params.over_params": "{}", "rl.sampling.keep": "all"}
+    mix = ["--suite", "documents:one_hop", "--suite", "countdown:3", "--problems", "2", "--problems", "4"]
+    more = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    assert main(["train", "r1-zero", *mix, "--held-out", "1", "--out", "out", *more]) == 0
+    found = {sample.task: sample for group in groups(tmp_path / "out/01-rl/rollouts") for sample in group}
+    assert len(found) == 6
+    assert sum(any(message.role == "tool" for message in sample.messages) for sample in found.values()) == 2
+    assert json.loads((tmp_path / "out/recipe.json").read_text())["suite"] == "documents:one_hop, countdown:3"
+    assert "written: out/model.gguf" in capsys.readouterr().out
+
+
 LOSS = "rl.trainer.loss"
 MISMATCH = f"{LOSS}.mismatch.mode"
 BAD: list[Any] = [
@@ -156,6 +171,8 @@ BAD: list[Any] = [
     (["train", "r1-zero", "--suite", "countdown:3", "--iterations", "0"], "--iterations 0"),
     (["train", "star", "--suite", "countdown:3", "--iterations", "2"], "no stage of reinforcement learning"),
     (["train", "r1-zero", "--suite", "countdown:3", "--data", "no.jsonl"], "no such file"),
+    (["train", "r1-zero", "--suite", "countdown:3", "--problems", "2", "--problems", "2"], "--problems is given 2 times"),
+    (["train", "r1-zero", "--suite", "documents", "--suite", "documents", "--held-out", "1"], "give each suite once"),
 ]
 
 

@@ -16,7 +16,7 @@ from researcher_tools.verifiers import get_verifier
 from train_harness import network
 
 from researcher.errors import UserError
-from researcher.evals.split import split
+from researcher.evals.split import mixed, split
 from researcher.evals.suites import open_suite
 from researcher.models.embedded import SHIPPED
 from researcher.strategies.prompts import process_prompt
@@ -185,6 +185,29 @@ def test_of_a_file_what_comes_after_the_held_out_problems_is_trained_on(tmp_path
     assert [task.gold for task in tasks.train] == ["3", "4", "5", "6"]
     with pytest.raises(UserError, match="none is left to train on"):
         split(open_suite(f"jsonl:{file}"), 100, 6)
+
+
+def test_suites_are_mixed_and_what_one_holds_out_none_trains_on(tmp_path: Path) -> None:
+    file = tmp_path / "q.jsonl"
+    file.write_text("".join(json.dumps({"question": f"{i}+1?", "answer": str(i + 1)}) + "\n" for i in range(4)))
+    numbers, whole = open_suite(f"jsonl:{file}"), split(open_suite(f"jsonl:{file}"), 4, 0)
+    texts = split(open_suite("documents:one_hop"), 3, 1)
+    tasks = mixed([whole, texts, split(numbers, 2, 2)])
+    assert [task.gold for task in tasks.held_out] == [texts.held_out[0].gold, "1", "2"]
+    assert [task.question for task in tasks.train] == ["2+1?", "3+1?", *(task.question for task in texts.train)]
+    assert tasks.texts == texts.texts
+    assert mixed([whole]) is whole
+    with pytest.raises(UserError, match="give each suite once"):
+        mixed([texts, texts])
+
+
+def test_of_a_mix_every_kind_of_task_is_looked_at() -> None:
+    plain, asking = Task(question="1+1?"), Task(question="Who?", tools=("search",))
+    config = LoopConfig.model_validate({"params": {"over_params": {"style": "steps"}}})
+    config.refuse([plain])
+    for tasks in ([asking], [plain, asking], [asking, plain]):
+        with pytest.raises(UserError, match="tool"):
+            config.refuse(tasks)
 
 
 def test_games_of_24_are_trained_on_where_they_are_not_held_out() -> None:
