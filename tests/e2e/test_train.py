@@ -171,7 +171,10 @@ BAD: list[Any] = [
     (["train", "r1-zero", "--suite", "countdown:3", "--iterations", "0"], "--iterations 0"),
     (["train", "star", "--suite", "countdown:3", "--iterations", "2"], "no stage of reinforcement learning"),
     (["train", "r1-zero", "--suite", "countdown:3", "--data", "no.jsonl"], "no such file"),
-    (["train", "r1-zero", "--suite", "countdown:3", "--problems", "2", "--problems", "2"], "--problems is given 2 times"),
+    (
+        ["train", "r1-zero", "--suite", "countdown:3", "--problems", "2", "--problems", "2"],
+        "--problems is given 2 times",
+    ),
     (["train", "r1-zero", "--suite", "documents", "--suite", "documents", "--held-out", "1"], "give each suite once"),
 ]
 

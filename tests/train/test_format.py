@@ -168,6 +168,21 @@ def test_rounding_to_bfloat16_is_to_the_nearest_even() -> None:
     assert from_bits(to_bits(half)).tolist() == [1.0, 1 + 4 * 2**-8]
 
 
+def test_the_average_lies_between_the_models_that_it_is_of(packed: Any) -> None:
+    from researcher.train.embedded.convert import averaged, from_bits, to_bits
+
+    name, bits = next(iter(packed.weights.items()))
+    far = packed._replace(weights={**packed.weights, name: to_bits(from_bits(bits) + 4.0)})
+    near = averaged([(3.0, packed), (1.0, far)])
+    assert from_bits(near.weights[name]) == pytest.approx(from_bits(bits) + 1.0, rel=2**-8, abs=2**-8)
+    assert all((near.weights[other] == packed.weights[other]).all() for other in packed.weights if other != name)
+    assert near.chat_template == packed.chat_template
+    with pytest.raises(ValueError, match="other weights"):
+        averaged([(1.0, packed), (1.0, packed._replace(weights={name: bits}))])
+    with pytest.raises(ValueError, match="positive"):
+        averaged([(2.0, packed), (-1.0, far)])
+
+
 def test_the_export_needs_no_torch(recipe: Path, tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"

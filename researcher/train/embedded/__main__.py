@@ -1,4 +1,4 @@
-"""The recipe's commands: `python -m researcher.train.embedded train | convert | export-hf | evaluate | world`."""
+"""The recipe's commands: `python -m researcher.train.embedded train | convert | average | export-hf | evaluate | world`."""
 
 from __future__ import annotations
 
@@ -51,6 +51,13 @@ def _convert(args: argparse.Namespace) -> None:
         made = Tokenizer.from_file(str(args.tokenizer or source.with_name("tokenizer.json")))
         packed = convert.from_checkpoint(source, made, mean=args.mean)
     convert.write_gguf(args.out, packed)
+
+
+def _average(args: argparse.Namespace) -> None:
+    from researcher.train.embedded import convert
+
+    shares = [(float(share), Path(path)) for share, _, path in (part.partition(":") for part in args.parts)]
+    convert.write_gguf(args.out, convert.averaged([(share, convert.read_gguf(path)) for share, path in shares]))
 
 
 def _export(args: argparse.Namespace) -> None:
@@ -115,6 +122,10 @@ def main() -> None:
     convert.add_argument("--tokenizer", type=Path, help="tokenizer.json (default: beside the checkpoint)")
     convert.add_argument("--mean", action="store_true", help="take the averaged weights")
     convert.set_defaults(run=_convert)
+    average = commands.add_parser("average", help="the weighted mean of models that began with the same weights")
+    average.add_argument("parts", nargs="+", metavar="SHARE:GGUF")
+    average.add_argument("--out", type=Path, required=True)
+    average.set_defaults(run=_average)
     export = commands.add_parser("export-hf", help="GGUF -> a folder for transformers and vLLM, without torch")
     export.add_argument("--gguf", type=Path, default=SHIPPED)
     export.add_argument("--out", type=Path, required=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,6 +59,23 @@ def from_bits(bits: Array) -> Array:
     """bfloat16 bits as float32."""
     wide: Array = (bits.astype(np.uint32) << 16).view(np.float32)
     return wide
+
+
+def averaged(parts: Sequence[tuple[float, Packed]]) -> Packed:
+    """Weights between those of models that were trained from the same ones (Wortsman et al. 2022), all else the
+    first's; the shares are of their sum. Raises ValueError where the models are not alike."""
+    first = parts[0][1]
+    shapes = {name: bits.shape for name, bits in first.weights.items()}
+    if any({name: bits.shape for name, bits in each.weights.items()} != shapes for _, each in parts):
+        raise ValueError("the models have other weights than the first one")
+    whole = sum(share for share, _ in parts)
+    if whole <= 0 or any(share < 0 for share, _ in parts):
+        raise ValueError("the shares must be positive")
+    weights = {
+        name: to_bits(np.asarray(sum(share / whole * from_bits(each.weights[name]) for share, each in parts)))
+        for name in shapes
+    }
+    return first._replace(weights=weights)
 
 
 def gguf_name(name: str) -> str:
