@@ -174,7 +174,7 @@ def test_the_average_lies_between_the_models_that_it_is_of(packed: Any) -> None:
     name, bits = next(iter(packed.weights.items()))
     far = packed._replace(weights={**packed.weights, name: to_bits(from_bits(bits) + 4.0)})
     near = averaged([(3.0, packed), (1.0, far)])
-    assert from_bits(near.weights[name]) == pytest.approx(from_bits(bits) + 1.0, rel=2**-8, abs=2**-8)
+    assert from_bits(near.weights[name]) == pytest.approx(from_bits(bits) + 1.0, abs=0.02)
     assert all((near.weights[other] == packed.weights[other]).all() for other in packed.weights if other != name)
     assert near.chat_template == packed.chat_template
     with pytest.raises(ValueError, match="other weights"):

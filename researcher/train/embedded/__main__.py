@@ -1,4 +1,4 @@
-"""The recipe's commands: `python -m researcher.train.embedded train | convert | average | export-hf | evaluate | world`."""
+"""The recipe's commands: `python -m researcher.train.embedded COMMAND`, of which `--help` tells."""
 
 from __future__ import annotations
 
