@@ -35,6 +35,13 @@ class Row:
         at = torch.arange(len(self.ids), device=self.ids.device)
         return ((at[:, None] >= at) & (at[:, None] < self.end))[None, None]
 
+    def padded(self, multiple: int) -> Row:
+        """The row with tokens at its end that nothing sees, so that L is a multiple."""
+        more = torch.arange(len(self.ids), -(-len(self.ids) // multiple) * multiple)
+        nothing = torch.zeros_like(more)
+        ids, position = (torch.cat([own, nothing]) for own in (self.ids, self.position))
+        return Row(self.samples, ids, position, torch.cat([self.end, more + 1]), self.slots)
+
     def before(self, position: Tensor) -> Tensor:
         """Where the token before each token stands, [n]; its own place for a sample's first. `position`: [n]."""
         return torch.where(position > 0, self.slots.roll(1), self.slots)

@@ -6,14 +6,14 @@ import random
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from researcher.train.attention import LARGEST, tiles
 from researcher.train.batch import Batch
 from researcher.train.logits import token_logprobs
 from researcher.train.packing import pack
-from researcher.train.policy import LanguagePolicy
+from researcher.train.policy import ROUND, LanguagePolicy
 from researcher.train.sample import Sample
 
 torch.set_num_threads(1)
@@ -104,6 +104,30 @@ def test_tiles_go_with_mixed_precision() -> None:
     net.zero_grad()
     found.sum().backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("tiled", [True, False])
+def test_rows_of_rounded_length_say_the_same(tiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = model()
+    lengths: set[int] = set()
+    for module in net.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda _, given, out: lengths.add(out.shape[-2]))
+    wanted, gradients = scored(net, tiled=tiled)
+    assert any(length % ROUND for length in lengths)
+    lengths.clear()
+    monkeypatch.setattr(LanguagePolicy, "_rounds", True)
+    found, ours = scored(net, tiled=tiled)
+    assert lengths
+    assert not any(length % ROUND for length in lengths)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    for mine, theirs in zip(ours, gradients, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
+
+
+def test_only_products_in_less_than_float32_are_rounded() -> None:
+    assert LanguagePolicy(model(), dtype=torch.bfloat16)._rounds
+    assert not LanguagePolicy(model())._rounds
 
 
 def test_what_is_called_without_tiles_attends_as_before() -> None:

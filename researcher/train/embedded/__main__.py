@@ -87,7 +87,7 @@ def _evaluate(args: argparse.Namespace) -> None:
             if args.samples:
                 print(json.dumps(vote(served, skill, args.count, args.samples, args.temperature)._asdict()), flush=True)
                 continue
-            score, outcomes, examples = greedy(served, skill, args.count, foreign=args.foreign)
+            score, outcomes, examples = greedy(served, skill, args.count, foreign=args.foreign, seed=args.seed)
             print(
                 json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in score._asdict().items()}),
                 flush=True,
@@ -136,6 +136,7 @@ def main() -> None:
     evaluate.add_argument("--count", type=int, default=300)
     evaluate.add_argument("--samples", type=int, default=0, help="vote of so many samples instead of greedy")
     evaluate.add_argument("--temperature", type=float, default=0.8)
+    evaluate.add_argument("--seed", type=int, default=7_000_003, help="of the problems (greedy)")
     evaluate.add_argument("--foreign", action="store_true", help="worlds with foreign names, phrases and documents")
     evaluate.add_argument("--rank", action="store_true", help="accuracy and area under the curve of one-token verdicts")
     evaluate.add_argument("--slots", type=int, default=16)

@@ -194,10 +194,10 @@ def _quotes(corpus: Corpus, example: Example, content: str, answer: str | None) 
 
 
 def greedy(
-    served: Served, skill: Skill, count: int, *, foreign: bool = False
+    served: Served, skill: Skill, count: int, *, foreign: bool = False, seed: int = data.EVAL_SEED
 ) -> tuple[Score, list[Outcome], list[Example]]:
     """The score on `count` held-out problems, at temperature 0."""
-    examples = data.held_out(skill, count, foreign=foreign)
+    examples = data.held_out(skill, count, seed, foreign=foreign)
     with ThreadPoolExecutor(served.slots) as pool:
         outcomes = list(pool.map(lambda example: solve(served, example), examples))
     return score(skill, outcomes), outcomes, examples
