@@ -83,7 +83,7 @@ class LanguagePolicy:
             hidden = self._hidden(row)[at]
         places = wanted.nonzero().squeeze(-1).to(self.device)
         for part in _parts(len(at), vocabulary):
-            best = (self._logits(hidden[part]).float() / temperature[part, None]).log_softmax(-1).topk(k, -1)
+            best = (self._over_vocabulary(hidden[part]).float() / temperature[part, None]).log_softmax(-1).topk(k, -1)
             ids[places[part]], logprobs[places[part]] = best.indices, best.values
         return ids, logprobs
 
@@ -134,10 +134,10 @@ class LanguagePolicy:
         return found
 
     def _logprobs(self, hidden: Tensor, targets: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-        return token_logprobs(self._logits(hidden), targets, temperature)
+        return token_logprobs(self._over_vocabulary(hidden), targets, temperature)
 
-    def _logits(self, hidden: Tensor) -> Tensor:
-        """Of each place, [n, V]."""
+    def _over_vocabulary(self, hidden: Tensor) -> Tensor:
+        """Logits, [n, V]."""
         count = len(hidden)
         if self._rounds:
             hidden = nn.functional.pad(hidden, (0, 0, 0, -count % ROUND))
