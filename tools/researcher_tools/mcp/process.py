@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import signal
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -195,13 +196,14 @@ def _signal(group: int, number: int) -> None:
 def kill_marked(mark: str) -> None:
     """Kill every process of ours that has the mark in its environment, until there is none."""
     wanted = f"{_MARK}={mark}".encode()
-    for _ in range(20):
+    for _ in range(200):
         found = [pid for pid in _processes() if wanted in _environment_of(pid)]
         if not found:
             return
         for pid in found:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)  # one that is killed dies when it is its turn, which may be late on a busy machine
 
 
 def _processes() -> list[int]:
